@@ -1,0 +1,3 @@
+"""Teleprinter."""
+
+__version__ = "0.1.0"
