@@ -31,16 +31,29 @@ class LoopClock:
         return self._loop.call_at(when, callback)
 
 
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Wait that long by this clock."""
+    woken = asyncio.Event()
+    timer = clock.call_at(clock.now() + seconds, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        timer.cancel()
+
+
 class Deadline:
     """`async with Deadline(clock, seconds)`: TimeoutError after so long by that clock; 0 = never.
 
     It is asyncio.timeout with somebody else's clock: cancellation from outside stays cancellation.
+    To put it off costs no timer, so that it may be done at every read.
     """
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(self, clock: Clock, seconds: float = 0) -> None:
         self._clock = clock
         self._seconds = seconds
+        self._when = float("inf")
         self._timer: Timer | None = None
+        self._timer_at = float("inf")
         self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> "Deadline":
@@ -49,20 +62,33 @@ class Deadline:
         return self
 
     async def __aexit__(self, *error: object) -> bool | None:
-        self.stop()
-        return await self._timeout.__aexit__(*error)  # type: ignore[arg-type]
+        self._disarm()
+        return await self._timeout.__aexit__(*error)  # type: ignore[arg-type,func-returns-value]
 
     def restart(self, seconds: float) -> None:
         """Count from now again, that long; 0 stops the clock."""
-        self.stop()
-        if seconds > 0:
-            self._timer = self._clock.call_at(self._clock.now() + seconds, self._expire)
+        self._when = self._clock.now() + seconds if seconds > 0 else float("inf")
+        if self._when < self._timer_at:
+            self._disarm()
+            self._arm()
 
     def stop(self) -> None:
         """Never expire, until restarted."""
+        self._when = float("inf")
+
+    def _arm(self) -> None:
+        self._timer_at = self._when
+        self._timer = self._clock.call_at(self._when, self._ring)
+
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._timer_at = float("inf")
 
-    def _expire(self) -> None:
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+    def _ring(self) -> None:
+        self._disarm()
+        if self._when <= self._clock.now():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+        elif self._when < float("inf"):
+            self._arm()

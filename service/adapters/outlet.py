@@ -1,0 +1,135 @@
+"""The client's end of a stream: whole frames out, at the pace, with heartbeats between them.
+
+One outlet serves one response. It takes frames from the replay only while it has room, so that a
+client that reads slowly pauses the upstream and costs a bounded amount of memory.
+"""
+
+import asyncio
+from typing import Literal
+
+from aiohttp import web
+
+from service.adapters.clock import Clock, Timer
+from service.adapters.replay import WINDOW, Replay
+from service.core.events import Ending
+from service.core.pacing import Pace
+from service.core.view import Piece, View
+
+Form = Literal["blank", "line"]
+
+HEARTBEATS: dict[Form, bytes] = {
+    "blank": b": keep-alive\n\n",  # clients that split on blank lines need it
+    "line": b": keep-alive\n",  # a blank line after an id crashes openai-python
+}
+
+
+class Outlet:
+    """Writes what a replay holds to a response; `queue`: bytes that the pace may hold."""
+
+    def __init__(  # noqa: PLR0913  all are needed, none has a default that fits
+        self,
+        replay: Replay,
+        view: View,
+        pace: Pace | None,
+        clock: Clock,
+        *,
+        heartbeat: bytes,
+        every: float,
+        queue: int,
+    ) -> None:
+        self._replay = replay
+        self._view = view
+        self._pace = pace
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._every = every if heartbeat else 0
+        self._queue = queue if pace is not None else WINDOW
+        self._buffer = bytearray()
+        self._ending: Ending | None = None
+        self._written_at = clock.now()
+        self._woken = asyncio.Event()
+        self._pace_timer: Timer | None = None
+        self._beat_timer: Timer | None = None
+
+    def send(self, data: bytes) -> None:
+        """Send bytes of the relay's own: a whole event or a comment."""
+        self._buffer += data
+        self._woken.set()
+
+    async def run(self, response: web.StreamResponse) -> Ending:
+        """Write until the stream's end has been written; return it."""
+        self._replay.follow(self._pull)
+        self._arm_beat()
+        try:
+            self._pull()
+            while True:
+                while self._buffer:
+                    await self._write(response)
+                if self._ending is not None and self._due() is None:
+                    return self._ending
+                self._woken.clear()
+                await self._woken.wait()
+        finally:
+            self._close()
+
+    async def _write(self, response: web.StreamResponse) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        self._written_at = self._clock.now()
+        await response.write(data)
+        self._written_at = self._clock.now()
+        self._pull()
+
+    def _pull(self) -> None:
+        """Take frames while there is room, and the ending behind the last one."""
+        if self._ending is None and self._size() < self._queue:
+            for frame in self._replay.take():
+                for piece in self._view.frame(frame):
+                    self._put(piece)
+            if self._replay.ending is not None:
+                self._ending = self._replay.ending
+                self._put(Piece(self._view.ending(self._ending), token=False))
+        self._release()
+
+    def _size(self) -> int:
+        return len(self._buffer) + (self._pace.size if self._pace is not None else 0)
+
+    def _put(self, piece: Piece) -> None:
+        if self._pace is None:
+            self._buffer += piece.data
+        else:
+            self._pace.put(piece, self._clock.now())
+
+    def _release(self) -> None:
+        """Move what is due from the pace to the wire."""
+        if self._pace is not None:
+            self._buffer += self._pace.take(self._clock.now())
+            self._arm_pace()
+        self._woken.set()
+
+    def _due(self) -> float | None:
+        return self._pace.due() if self._pace is not None else None
+
+    def _arm_pace(self) -> None:
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
+        due = self._due()
+        self._pace_timer = None if due is None else self._clock.call_at(due, self._pull)
+
+    def _arm_beat(self) -> None:
+        if self._every > 0:
+            when = self._written_at + self._every
+            self._beat_timer = self._clock.call_at(when, self._beat)
+
+    def _beat(self) -> None:
+        """Send a heartbeat if nothing was written for so long; look again later in any case."""
+        if self._clock.now() >= self._written_at + self._every:
+            self._written_at = self._clock.now()
+            if not self._buffer:
+                self.send(self._heartbeat)
+        self._arm_beat()
+
+    def _close(self) -> None:
+        self._replay.follow(None)
+        for timer in (self._pace_timer, self._beat_timer):
+            if timer is not None:
+                timer.cancel()

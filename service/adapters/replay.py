@@ -1,0 +1,62 @@
+"""The frames of a stream, between the upstream that sends them and the readers who follow.
+
+A replay notifies its readers synchronously; a reader takes what it has room for, at its own cursor.
+What nobody took fills the window, and a full window is the sign to stop reading the upstream.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from service.core.events import Ending, Frame
+
+WINDOW = 64 * 1024
+"""Bytes that wait for a slow reader before the upstream is paused: what asyncio's transports hold."""
+
+
+class Replay:
+    """The frames that a reader has not taken yet, in this process's memory."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self.ending: Ending | None = None
+        self._window = window
+        self._frames: list[Frame] = []
+        self._size = 0
+        self._reader: Callable[[], None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def append(self, frames: list[Frame]) -> None:
+        """Take frames, and tell the reader."""
+        self._frames += frames
+        for frame in frames:
+            self._size += len(frame.raw)
+        if self._reader is not None:
+            self._reader()
+
+    def finish(self, ending: Ending) -> None:
+        """Take the ending: nothing follows. Only the first one counts."""
+        if self.ending is None:
+            self.ending = ending
+            if self._reader is not None:
+                self._reader()
+
+    def follow(self, reader: Callable[[], None] | None) -> None:
+        """Call this reader at once whenever there is something new; None: nobody reads now."""
+        self._reader = reader
+
+    def take(self) -> list[Frame]:
+        """Return the frames that have come since the last call."""
+        frames, self._frames = self._frames, []
+        self._size = 0
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        return frames
+
+    @property
+    def full(self) -> bool:
+        """Whether the upstream should be paused."""
+        return self._size > self._window
+
+    async def room(self) -> None:
+        """Wait until a reader took something."""
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room

@@ -1,0 +1,147 @@
+"""Key to caller, and what a browser may do.
+
+The relay holds a key that costs money, and it listens where every web page can send requests to:
+127.0.0.1. So a request whose Host is a foreign name (DNS rebinding) and a request that another site's
+page sent (Fetch Metadata, Origin) are refused, before any key is looked at.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from service.errors import Failure
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Caller(NamedTuple):
+    """An authenticated client; `key_header` is the header that carried the relay's key."""
+
+    name: str
+    key_header: str | None = None
+
+
+ANYONE = Caller("anyone")
+
+
+class Keys:
+    """The keys of the clients that are let in; with none, everybody is."""
+
+    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
+        self._digests = [(name, _digest(key)) for name, key in keys]
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Return who sends these headers; raises Failure unauthorized."""
+        if not self._digests:
+            return ANYONE
+        header, key = _presented(headers)
+        name = self._find(key)
+        if name is None:
+            raise Failure(
+                "unauthorized",
+                "this relay needs its key: send it as Authorization: Bearer, x-api-key"
+                " or Teleprinter-Key"
+                + (f"; the key in {header} is not one of them" if key else ""),
+            )
+        return Caller(name, header)
+
+    def _find(self, key: str) -> str | None:
+        """Compare with every key, each in constant time, so that time tells nothing."""
+        digest, found = _digest(key), None
+        for name, known in self._digests:
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()
+
+
+def _presented(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return the header that carries the relay's key, and the key; the most particular one wins."""
+    if key := headers.get("Teleprinter-Key"):
+        return "Teleprinter-Key", key
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key:
+        return "Authorization", key.strip()
+    return "x-api-key", headers.get("x-api-key", "")
+
+
+class Doors:
+    """The names by which the relay may be asked for, and the origins whose pages may ask.
+
+    `listening`: the addresses that it listens on; `hosts`: names from the settings.
+    """
+
+    def __init__(
+        self, listening: Iterable[str], hosts: Iterable[str] = (), origins: Sequence[str] = ()
+    ) -> None:
+        self._names = {name.lower() for name in hosts}
+        self._any_address = False
+        for address in listening:
+            if _is_wildcard(address):
+                self._any_address = True
+                self._names |= _LOOPBACK
+            elif _is_loopback(address):
+                self._names |= _LOOPBACK | {address}
+            else:
+                self._names.add(address.lower())
+        self.origins = frozenset(origins)
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raise Failure wrong_host or forbidden if this request is not to be served."""
+        host = headers.get("Host", "")
+        if not self._knows(host):
+            raise Failure(
+                "wrong_host",
+                f"this relay is not called {host!r}: if it should be, add the name to server.hosts",
+            )
+        origin = headers.get("Origin")
+        if origin is not None:
+            if origin not in self.origins and not _same(origin, host):
+                raise Failure(
+                    "forbidden",
+                    f"pages of {origin} may not use this relay:"
+                    " if they should, add the origin to server.origins",
+                )
+        elif headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            raise Failure("forbidden", "another site's page may not use this relay")
+
+    def _knows(self, host: str) -> bool:
+        name = _name(host)
+        return name in self._names or (self._any_address and _is_address(name))
+
+
+def _name(host: str) -> str:
+    """Return a Host header's name without the port, lower case, IPv6 without brackets."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _same(origin: str, host: str) -> bool:
+    """Tell whether the origin is the relay's own page. A front end may have ended TLS."""
+    scheme, _, rest = origin.partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    return default is not None and rest.removesuffix(default) == host.lower().removesuffix(default)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+def _is_wildcard(name: str) -> bool:
+    return name == "" or (_is_address(name) and ipaddress.ip_address(name).is_unspecified)

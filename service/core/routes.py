@@ -1,0 +1,143 @@
+"""A request's path and model to the upstream that answers it, and the headers that go either way."""
+
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple, Protocol, TypeVar
+from urllib.parse import unquote
+
+from service.errors import Failure
+
+
+class Target(Protocol):
+    """What routing needs to know of an upstream."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def prefix(self) -> str: ...  # noqa: D102
+
+    @property
+    def models(self) -> Sequence[str]: ...  # noqa: D102
+
+
+T = TypeVar("T", bound=Target)
+
+
+class Place(NamedTuple):
+    """A path, taken apart: `/tokyo/v1/chat/completions` is (`/tokyo`, `v1`, `chat/completions`)."""
+
+    prefix: str
+    door: str
+    rest: str
+
+
+def place(path: str, prefixes: Iterable[str]) -> Place:
+    """Take a raw path without its query apart; raises Failure not_found, bad_request."""
+    if any(unquote(part) in {".", ".."} for part in re.split("/|%2f", path, flags=re.IGNORECASE)):
+        raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
+    for prefix in sorted({*prefixes, ""}, key=len, reverse=True):
+        if not path.startswith(f"{prefix}/"):
+            continue
+        door, slash, rest = path[len(prefix) + 1 :].partition("/")
+        if door == "chat" and not slash:
+            return Place(prefix, "chat", "")
+        if door == "v1" and rest:
+            return Place(prefix, "v1", rest)
+    raise Failure("not_found", _whereabouts(path))
+
+
+def _whereabouts(path: str) -> str:
+    known = re.search(
+        r"/(chat/completions|completions|embeddings|models|responses|messages|files|audio/\w+|images/\w+)/?$",
+        path,
+    )
+    if known:
+        return f"there is nothing at {path}: the API is below /v1, so ask for /v1{known.group()}"
+    return "there is nothing here: the page is at /, the event stream at /chat, the API below /v1"
+
+
+def choose(upstreams: Sequence[T], prefix: str, model: str | None) -> T:
+    """Return the first upstream whose prefix and models fit; raises Failure not_found."""
+    fitting = [upstream for upstream in upstreams if upstream.prefix == prefix]
+    for upstream in fitting:
+        if model is None or any(fnmatchcase(model, glob) for glob in upstream.models):
+            return upstream
+    if not fitting:
+        raise Failure("not_found", f"no upstream has the prefix {prefix or '/'}")
+    served = ", ".join(sorted({glob for upstream in fitting for glob in upstream.models}))
+    raise Failure("not_found", f"no upstream here serves the model {model!r}: there is {served}")
+
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""RFC 9110, section 7.6.1, and what older proxies send."""
+
+_NOT_UP = HOP_BY_HOP | {
+    "host",
+    "content-length",
+    "content-encoding",  # the body was decoded on the way in
+    "accept-encoding",  # compressed streams come in lumps
+    "expect",
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "via",
+    "cookie",
+    "origin",
+    "referer",
+    "last-event-id",
+}
+_NOT_UP_PREFIXES = ("x-forwarded-", "cf-", "sec-", "teleprinter-")
+
+_NOT_DOWN = HOP_BY_HOP | {
+    "set-cookie",
+    "strict-transport-security",
+    "alt-svc",
+    "content-encoding",  # the body was decoded on the way in
+}
+
+Headers = list[tuple[str, str]]
+
+
+def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> Headers:
+    """Return what of a client's headers goes to the upstream: nothing that tells who it is."""
+    headers = list(headers)
+    barred = _NOT_UP | _named(headers) | {name.lower() for name in without}
+    return [
+        (name, value)
+        for name, value in headers
+        if (low := name.lower()) not in barred and not low.startswith(_NOT_UP_PREFIXES)
+    ]
+
+
+def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Return what of an upstream's headers goes to the client."""
+    headers = list(headers)
+    barred = _NOT_DOWN | _named(headers)
+    return [
+        (name, value)
+        for name, value in headers
+        if (low := name.lower()) not in barred and not low.startswith("access-control-")
+    ]
+
+
+def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the headers that `Connection` names as meant for this hop alone."""
+    values = [value for name, value in headers if name.lower() == "connection"]
+    return {token.strip().lower() for value in values for token in value.split(",")}
