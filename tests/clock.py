@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 PATIENCE = 10.0
-"""Seconds of real time after which a wait that cannot end fails the test. Never a measure of time."""
+"""Real seconds after which a wait that cannot end fails the test; never a measure of anything."""
 
 _HALF_A_MICROSECOND = 5e-7
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class Timer(Protocol):
@@ -56,7 +56,7 @@ class Deadline:
         self._timer_at = float("inf")
         self._timeout = asyncio.timeout(None)
 
-    async def __aenter__(self) -> "Deadline":
+    async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
         self.restart(self._seconds)
         return self

@@ -56,6 +56,10 @@ class Outlet:
         self._buffer += data
         self._woken.set()
 
+    def beat(self) -> None:
+        """Send a heartbeat now: the response is opened before there is anything to say."""
+        self.send(self._heartbeat)
+
     async def run(self, response: web.StreamResponse) -> Ending:
         """Write until the stream's end has been written; return it."""
         self._replay.follow(self._pull)

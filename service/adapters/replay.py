@@ -10,7 +10,7 @@ from collections.abc import Callable
 from service.core.events import Ending, Frame
 
 WINDOW = 64 * 1024
-"""Bytes that wait for a slow reader before the upstream is paused: what asyncio's transports hold."""
+"""Bytes that wait for a slow reader before the upstream is paused, as in asyncio's transports."""
 
 
 class Replay:

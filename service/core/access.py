@@ -1,8 +1,8 @@
 """Key to caller, and what a browser may do.
 
 The relay holds a key that costs money, and it listens where every web page can send requests to:
-127.0.0.1. So a request whose Host is a foreign name (DNS rebinding) and a request that another site's
-page sent (Fetch Metadata, Origin) are refused, before any key is looked at.
+127.0.0.1. So a request whose Host is a foreign name (DNS rebinding) and a request that another
+site's page sent (Fetch Metadata, Origin) are refused, before any key is looked at.
 """
 
 import hmac
@@ -92,8 +92,11 @@ class Doors:
                 self._names.add(address.lower())
         self.origins = frozenset(origins)
 
-    def check(self, headers: Mapping[str, str]) -> None:
-        """Raise Failure wrong_host or forbidden if this request is not to be served."""
+    def check(self, headers: Mapping[str, str], *, link: bool = False) -> None:
+        """Raise Failure wrong_host or forbidden if this request is not to be served.
+
+        `link`: another site may lead here, as a link to the page does.
+        """
         host = headers.get("Host", "")
         if not self._knows(host):
             raise Failure(
@@ -108,7 +111,7 @@ class Doors:
                     f"pages of {origin} may not use this relay:"
                     " if they should, add the origin to server.origins",
                 )
-        elif headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        elif not link and headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
             raise Failure("forbidden", "another site's page may not use this relay")
 
     def _knows(self, host: str) -> bool:

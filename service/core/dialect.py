@@ -4,12 +4,13 @@ Every upstream API says in its own way what a frame carries, when a stream is co
 error looks like. A Dialect reads the frames of one stream in order and remembers what they said:
 
     complete   the upstream said that the stream ended as it should
+    trusting   it says no such thing: a body that ends as HTTP bodies should is complete
     over       nothing that matters can follow: end the client's stream now
     error      the upstream's own words, where it said that it failed; they reach the client as sent
 
 Sources: the OpenAI API reference (chat.completion.chunk, Responses and transcription events),
-Anthropic's "Streaming messages". Vendors bend these forms, so that a frame of an unexpected shape is
-read as far as it makes sense and never refused.
+Anthropic's "Streaming messages". Vendors bend these forms, so that a frame of an unexpected shape
+is read as far as it makes sense and never refused.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ _loads = msgspec.json.decode
 class Dialect:
     """A stream of SSE whose API the relay does not know: it ends as its transport ends."""
 
-    complete = True
+    complete = False
+    trusting = True
     over = False
     error: Any = None
     finish_reason: str | None = None
@@ -41,15 +43,21 @@ class Dialect:
 
     def read_rest(self, rest: bytes) -> Event | None:
         """Return what bytes without their blank line mean at the end, None if they are a torso."""
-        return self.read(rest + b"\n\n") if sse.payload(rest) == b"[DONE]" else None
+        if self.trusting or sse.payload(rest) == b"[DONE]":
+            return self.read(rest + b"\n\n")
+        return None
 
-    def error_body(self, failure: Failure, **more: Any) -> dict[str, Any]:
+    def error_body(self, failure: Failure) -> dict[str, Any]:
         """Return the failure as the JSON of this API."""
-        return {"error": {**failure.fields(), **more}}
+        return {"error": failure.fields()}
 
-    def error_frame(self, failure: Failure, **more: Any) -> bytes:
+    def refusal(self, failure: Failure) -> dict[str, Any]:
+        """Return the failure as the body of this API's error responses."""
+        return {"error": failure.fields()}
+
+    def error_frame(self, failure: Failure) -> bytes:
         """Return the failure as the frame that clients of this API understand."""
-        return b"event: error\ndata: %s\n\n" % _encode(self.error_body(failure, **more))
+        return b"event: error\ndata: %s\n\n" % _encode(self.error_body(failure))
 
 
 class Plain(Dialect):
@@ -90,9 +98,9 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 class Chat(Dialect):
-    """`/chat/completions` and `/completions`: `[DONE]`, or the finish_reason of every choice seen."""
+    """Chat and plain completions: `[DONE]`, or the finish_reason of every choice seen."""
 
-    complete = False
+    trusting = False
 
     def __init__(self) -> None:
         self._open: set[int] = set()
@@ -153,9 +161,9 @@ class Chat(Dialect):
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._failed(error.decode(errors="replace"))
 
-    def error_frame(self, failure: Failure, **more: Any) -> bytes:
+    def error_frame(self, failure: Failure) -> bytes:
         """Return `data: {"error": …}`, which every SDK raises as its API error."""
-        return b"data: %s\n\n" % _encode(self.error_body(failure, **more))
+        return b"data: %s\n\n" % _encode(self.error_body(failure))
 
 
 def _event(choices: list[_Choice]) -> Event:
@@ -244,7 +252,7 @@ _typed = msgspec.json.Decoder(_Typed).decode
 class _TypedDialect(Dialect):
     """APIs whose frames carry a JSON object with a `type`."""
 
-    complete = False
+    trusting = False
     completes: ClassVar[frozenset[str]]
     ends: ClassVar[frozenset[str]] = frozenset()
     fails: ClassVar[frozenset[str]] = frozenset({"error"})
@@ -301,9 +309,9 @@ class Responses(_TypedDialect):
             return Event(content=True, reasoning=text)
         return OPAQUE
 
-    def error_body(self, failure: Failure, **more: Any) -> dict[str, Any]:
+    def error_body(self, failure: Failure) -> dict[str, Any]:
         """Return the API's error event, and the `error` that makes its SDKs raise it."""
-        body = super().error_body(failure, **more)
+        body = super().error_body(failure)
         return {
             "type": "error",
             "code": failure.code,
@@ -334,9 +342,13 @@ class Anthropic(_TypedDialect):
         text, thinking = _text(delta.get("text")), _text(delta.get("thinking"))
         return Event(content=True, text=text or "", reasoning=thinking or "")
 
-    def error_body(self, failure: Failure, **more: Any) -> dict[str, Any]:
+    def refusal(self, failure: Failure) -> dict[str, Any]:
         """Return Anthropic's error object."""
-        return {"type": "error", **super().error_body(failure, **more)}
+        return {"type": "error", **super().refusal(failure)}
+
+    def error_body(self, failure: Failure) -> dict[str, Any]:
+        """Return Anthropic's error object."""
+        return self.refusal(failure)
 
 
 class Media(_TypedDialect):

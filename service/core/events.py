@@ -6,8 +6,9 @@ import msgspec
 
 from service.errors import Failure
 
-Outcome = Literal["ok", "left", "cut", "stalled", "error", "stopped", "too_long", "slow", "draining",
-                  "refused"]  # fmt: skip
+Outcome = Literal[
+    "ok", "left", "cut", "stalled", "error", "stopped", "too_long", "slow", "draining", "refused"
+]
 
 
 class Event(msgspec.Struct, gc=False):
@@ -60,11 +61,12 @@ class Summary(msgspec.Struct):
 class Ending(msgspec.Struct):
     """How a stream ended; `number` is one more than that of its last frame.
 
-    `failure` is set where the relay has to say what went wrong; where the upstream said so
-    itself, its own words have already gone to the client.
+    `failure`: what went wrong, if anything. `said`: the upstream said so itself, in a frame of the
+    stream, so that a client who got its bytes knows.
     """
 
     number: int
     outcome: Outcome
     summary: Summary
     failure: Failure | None = None
+    said: bool = False

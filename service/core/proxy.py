@@ -177,7 +177,7 @@ def _excepted(url: str, exceptions: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry means the host: `*`, an address, a network, a name, each with a port."""
+    """Tell whether an entry means the host: `*`, an address, a network or a name, or one:port."""
     if entry in {"", "*"}:
         return entry == "*"
     with_port = re.fullmatch(r"(\[.+\]|[^:]+):([0-9]+)", entry)

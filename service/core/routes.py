@@ -1,4 +1,4 @@
-"""A request's path and model to the upstream that answers it, and the headers that go either way."""
+"""Path and model of a request to the upstream that answers it; the headers that go either way."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,9 @@
 """Bytes to whole SSE frames, incremental and bounded; and what the lines of a frame say.
 
-Rule 1: a frame is the bytes up to and with the end of its blank line; joined together the frames are
-        the stream, byte for byte.
-Rule 2: a line ends with CR LF, LF or CR. A blank line whose CR is the last byte to have come does not
-        wait for an LF; if one follows, it leads the next frame, where it ends no line of its own.
+Rule 1: a frame is the bytes up to and with the end of its blank line; joined together the frames
+        are the stream, byte for byte.
+Rule 2: a line ends with CR LF, LF or CR. A blank line whose CR is the last byte to have come does
+        not wait for an LF; if one follows, it leads the next frame, where it ends no line.
 Rule 3: what comes after the last blank line is no frame (it is `rest`).
 Rule 4: a frame longer than the limit is an error, found without holding more than the limit and the
         bytes of one read.
@@ -33,10 +33,8 @@ class Framer:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that these bytes complete; raises FrameTooLong."""
         whole = data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2
-        if whole and not self._buffer and b"\r" not in data:
-            frames = [data]  # nearly every read of a token stream
-        else:
-            frames = self._cut(data)
+        single = whole and not self._buffer and b"\r" not in data  # nearly every read of tokens
+        frames = [data] if single else self._cut(data)
         if len(self._buffer) > self._limit or any(len(frame) > self._limit for frame in frames):
             raise FrameTooLong(f"a frame is longer than {self._limit} bytes")
         return frames

@@ -1,7 +1,7 @@
 """A frame, rendered for the wire that the client speaks.
 
-The same frames serve every client: `/v1` sends their bytes as they came, `/chat` sends named events.
-A view never decides when; it gives pieces, and says of each whether it is a token, which a pace may hold.
+The same frames serve every client: `/v1` sends their bytes as they came, `/chat` named events.
+A view never decides when; it gives pieces and says which are tokens, which a pace may hold.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -47,8 +47,9 @@ class RawView:
 
     def ending(self, ending: Ending) -> bytes:
         """Return the error frame of the client's dialect, nothing where the stream is complete."""
-        failure = ending.failure
-        return b"" if failure is None else self._dialect.error_frame(failure)
+        if ending.failure is None or ending.said:
+            return b""
+        return self._dialect.error_frame(ending.failure)
 
 
 class PlainView:

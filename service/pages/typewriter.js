@@ -34,7 +34,7 @@ const written = ["reasoning", "answer", "tools"].map((id) => part[id]);
 let source = null; // the open EventSource; null when nothing is being written
 
 function ask() {
-  for (const element of written) element.textContent = "";
+  for (const e of written) e.textContent = "";
   part.thinking.hidden = true;
   const query = new URLSearchParams(location.search);
   query.set("question", part.question.value);
@@ -75,8 +75,8 @@ function summary({ model, usage, first_token_ms, elapsed_ms, finish_reason }) {
   const tokens = usage && `${usage.completion_tokens} ${say.tokens}`;
   const first = first_token_ms != null && `${say.first} ${Math.round(first_token_ms)} ms`;
   const ending = finish_reason !== "stop" && finish_reason;
-  const facts = [model, tokens, first, `${(elapsed_ms / 1000).toFixed(1)} s`, ending];
-  return facts.filter(Boolean).join(" · ");
+  const took = `${(elapsed_ms / 1000).toFixed(1)} s`;
+  return [model, tokens, first, took, ending].filter(Boolean).join(" · ");
 }
 
 // Closed by hand, or the browser would connect again and again.
@@ -90,7 +90,6 @@ function end(status, problem = "") {
 function show(status, problem = "") {
   part.status.textContent = status;
   part.error.textContent = problem;
-  part.error.hidden = !problem;
 }
 
 function busy(writing) {

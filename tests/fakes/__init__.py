@@ -7,8 +7,8 @@
             ├─ HttpProxy    CONNECT and absolute-form, basic auth, several ways to fail
             └─ SocksProxy   SOCKS4, 4a and 5, the same ways to fail
 
-At the end of `async with` all sockets and tasks of the fake are closed, whatever their peers do, and
-what a script raised is raised.
+At the end of `async with` all sockets and tasks of the fake are closed, whatever their peers do,
+and what a script raised is raised.
 """
 
 from fakes.frames import chat, chat_frame, frame

@@ -8,10 +8,15 @@ DONE = b"data: [DONE]\n\n"
 
 
 def frame(data: Any, event: str | None = None) -> bytes:
-    """Return one SSE frame; `data` that is no text is written as compact JSON."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    """Return one SSE frame; `data` that is no text is written as compact JSON, in UTF-8."""
+    text = data if isinstance(data, str) else _compact(data)
     name = f"event: {event}\n" if event else ""
-    return f"{name}data: {text}\n\n".encode()
+    lines = "".join(f"data: {line}\n" for line in text.split("\n"))
+    return f"{name}{lines}\n".encode()
+
+
+def _compact(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def chat_frame(

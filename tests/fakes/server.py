@@ -23,45 +23,50 @@ class Connection(asyncio.StreamReaderProtocol):
 
     writer: asyncio.StreamWriter
 
-    def __init__(self, accepted: Callable[["Connection"], None]) -> None:
+    def __init__(self, server: "Server") -> None:
         self.reader = asyncio.StreamReader(limit=HEAD_LIMIT)
         self.gone = asyncio.Event()
         self.lost = asyncio.Event()
-        self._accepted = accepted
+        self._server = server
         super().__init__(self.reader, self._begin)
 
     def _begin(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self._accepted(self)
+        self._server.accept(self)
 
     def eof_received(self) -> bool | None:
         """Note the FIN."""
-        self.gone.set()
+        self._leave()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end."""
-        self.gone.set()
         self.lost.set()
+        self._leave()
         super().connection_lost(exc)
 
-    async def send(self, data: bytes, pieces: int | None = None) -> None:
-        """Write; return when the kernel took it all. `pieces`: at most so many bytes a segment.
+    def _leave(self) -> None:
+        self.gone.set()
+        self._server.notify()
 
-        Between pieces the loop turns, so that a reader on this loop gets each one by itself.
+    async def send(self, data: bytes, pieces: int | None = None) -> None:
+        """Write, at most `pieces` bytes at a time; return when the kernel took it all.
+
+        The loop turns after each write, so that a reader on this loop gets each by itself.
         """
         step = pieces or len(data) or 1
         for start in range(0, len(data), step):
+            if self.lost.is_set():  # writing then: asyncio logs, uvloop raises RuntimeError
+                raise ConnectionResetError("the peer left")
             self.writer.write(data[start : start + step])
             await self.writer.drain()
-            if pieces:
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the loop sees that the peer can read
+            await asyncio.sleep(0)  # the peer has read
 
     def reset(self) -> None:
         """Send RST; what the kernel has not delivered yet is lost."""
         sock = self.writer.get_extra_info("socket")
-        if sock is not None and not self.lost.is_set():
+        if not self.lost.is_set():
             with socket.socket(fileno=os.dup(sock.fileno())) as same:
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -76,7 +81,7 @@ class Server:
 
     port               where it listens
     connections        how many were accepted so far
-    open_connections   how many of them are open now
+    open_connections   how many peers have not left yet (FIN and RST count as leaving)
     """
 
     scheme = "tcp"
@@ -87,12 +92,12 @@ class Server:
         self._ssl = ssl
         self._open: dict[Connection, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
 
     @property
     def open_connections(self) -> int:
-        """How many peers are connected now."""
-        return len(self._open)
+        """How many peers have not left yet."""
+        return sum(not connection.gone.is_set() for connection in self._open)
 
     @property
     def url(self) -> str:
@@ -101,13 +106,13 @@ class Server:
 
     def reset_connections(self) -> None:
         """Break all open connections with RST, as a process that is killed does."""
-        for connection in list(self._open):
+        for connection in self._open:
             connection.reset()
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait until that is true of this server; TimeoutError if it never comes true.
 
-            await upstream.until(lambda: upstream.open_connections == 0)
+        await upstream.until(lambda: upstream.open_connections == 0)
         """
         async with asyncio.timeout(PATIENCE):
             while not true():
@@ -118,6 +123,15 @@ class Server:
         """Talk to one peer; the connection is closed when this returns."""
         raise NotImplementedError
 
+    def accept(self, connection: Connection) -> None:
+        """Begin to serve a new connection."""
+        if not self._server.is_serving():  # it came while the server closed
+            return connection.writer.transport.abort()
+        self.connections += 1
+        connection.writer.transport.set_write_buffer_limits(1)  # drain() = the kernel has it
+        self._open[connection] = asyncio.create_task(self._run(connection))
+        return self.notify()
+
     def notify(self) -> None:
         """Let `until` look again."""
         self._changed.set()
@@ -125,43 +139,35 @@ class Server:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self._accept), "127.0.0.1", 0, ssl=self._ssl
+            lambda: Connection(self), "127.0.0.1", 0, ssl=self._ssl
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._server.close()
-        while self._open:  # a connection may still come in while the others end
-            for task in self._open.values():
-                task.cancel()
-            await asyncio.wait(self._open.values())
+        self._server.close()  # not wait_closed(): in 3.12 it waits for what is ended below
+        tasks = list(self._open.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._failure is not None and kind is None:
             raise self._failure
 
-    def _accept(self, connection: Connection) -> None:
-        self.connections += 1
-        connection.writer.transport.set_write_buffer_limits(0)  # drain() = the kernel has it
-        self._open[connection] = asyncio.create_task(self._run(connection))
-        self.notify()
-
     async def _run(self, connection: Connection) -> None:
         try:
-            await self.serve(connection)
-        except (OSError, EOFError):
-            pass  # the peer left
-        except Exception as failure:  # noqa: BLE001  a script's assertion, raised at the end
-            self._failure = self._failure or failure
-        finally:
-            await self._finish(connection)
-
-    async def _finish(self, connection: Connection) -> None:
-        """Close; if that takes part in no end (the peer reads nothing), or when cancelled, abort."""
-        connection.close()
-        try:
+            await self._serve(connection)
+            connection.close()
             await connection.lost.wait()
-        finally:
+        finally:  # also when the test ends and the peer reads nothing
             connection.writer.transport.abort()
             await connection.lost.wait()
             del self._open[connection]
             self.notify()
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await self.serve(connection)
+        except (OSError, EOFError):
+            pass  # the peer left
+        except Exception as failure:  # noqa: BLE001  an assertion of the test's: raised at the end
+            self._failure = self._failure or failure

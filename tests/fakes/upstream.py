@@ -9,8 +9,6 @@ from clock import PATIENCE
 from fakes.http import Request, read_request
 from fakes.server import Connection, Server
 
-_NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-
 
 class Wire:
     """The way back to one request's client. Every method raises OSError when the client left.
@@ -19,11 +17,12 @@ class Wire:
     finished   event: the response is complete (`end`, `reply`) or was cut (`close`, `reset`)
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, method: str) -> None:
         self.closed = connection.gone
         self.finished = asyncio.Event()
         self.keep_alive = True
         self._connection = connection
+        self._method = method
 
     async def send(self, data: bytes, pieces: int | None = None) -> None:
         """Send bytes as they are, cut into `pieces` of so many if given; wait for the kernel.
@@ -42,10 +41,11 @@ class Wire:
         """
         named = [(name.replace("_", "-").title(), value) for name, value in headers.items()]
         fields = [*pairs, *named]
-        framed = any(name.lower() == "content-length" for name, _ in fields) or status in _NO_BODY
-        if chunked and not framed:
+        names = {name.lower() for name, _ in fields}
+        sized = "content-length" in names or _no_body(status)
+        if chunked and not sized and "transfer-encoding" not in names:
             fields.append(("Transfer-Encoding", "chunked"))
-        self.keep_alive = framed  # a chunked body must see its end()
+        self.keep_alive = sized  # a chunked body must see its end()
         lines = [f"HTTP/1.1 {status} {_reason(status)}", *(f"{k}: {v}" for k, v in fields)]
         await self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
@@ -62,11 +62,11 @@ class Wire:
     async def reply(
         self, status: int = 200, body: bytes | str = b"", *pairs: tuple[str, str], **headers: str
     ) -> None:
-        """Send a whole response, with its Content-Length."""
+        """Send a whole response, with its Content-Length; no body to HEAD."""
         data = body.encode() if isinstance(body, str) else body
-        size = [] if status in _NO_BODY else [("Content-Length", str(len(data)))]
+        size = [] if _no_body(status) else [("Content-Length", str(len(data)))]
         await self.head(status, *pairs, *size, chunked=False, **headers)
-        await self.send(data)
+        await self.send(b"" if self._method == "HEAD" else data)
         self.finished.set()
 
     def reset(self) -> None:
@@ -85,14 +85,14 @@ Script = Callable[[Request, Wire], Awaitable[None]]
 
 
 class Upstream(Server):
-    """An HTTP/1.1 server whose responses are made by a script, or by the test when there is none.
+    r"""An HTTP/1.1 server; a script makes its responses, or the test when there is none.
 
         async with Upstream(sse(*chat(["Hi"]))) as upstream: ...
 
         async with Upstream() as upstream:
             request, wire = await upstream.next()
             await wire.head(content_type="text/event-stream")
-            await wire.chunk(b"data: 1\\n\\n")
+            await wire.chunk(b"data: 1\n\n")
 
     requests   every request, in the order of arrival
     ssl        speaks TLS (ca.server)
@@ -115,7 +115,7 @@ class Upstream(Server):
         while (request := await read_request(connection.reader)) is not None:
             self.requests.append(request)
             self.notify()
-            wire = Wire(connection)
+            wire = Wire(connection, request.method)
             await self._script(request, wire)
             wire.finished.set()
             if not wire.keep_alive or connection.writer.is_closing():
@@ -140,14 +140,14 @@ def reply(
 def sse(*frames: bytes, split: int | None = None, status: int = 200, end: bool = True) -> Script:
     """Return a script that streams the frames as text/event-stream, one HTTP chunk each.
 
-    split     the frames' bytes in HTTP chunks of so many bytes instead, each a segment of its own
+    split     the frames' bytes in HTTP chunks of so many bytes instead
     end       False: cut with FIN after the last frame, without the last chunk
     """
 
     async def script(_request: Request, wire: Wire) -> None:
         await wire.head(status, content_type="text/event-stream")
         for data in frames if split is None else _cut(b"".join(frames), split):
-            await wire.chunk(data, None if split is None else len(data) + 16)
+            await wire.chunk(data)
         if end:
             await wire.end()
 
@@ -171,6 +171,10 @@ def in_turn(*scripts: Script) -> Script:
 
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _no_body(status: int) -> bool:
+    return status < HTTPStatus.OK or status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 def _reason(status: int) -> str:

@@ -1,0 +1,122 @@
+"""One attempt over one session; the client library's exceptions end here, as Failures."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from service.adapters.clock import Clock, Deadline
+from service.adapters.dialling import unauthenticated
+from service.core.proxy import Proxy
+from service.core.routes import Headers
+from service.errors import Failure
+
+_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_LINGER = (
+    0.1  # seconds for the rest of a body whose end was announced, so that its connection lives
+)
+_EXCERPT = 64 * 1024  # bytes of a refusal that are read for its message
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What is asked of an upstream; `streams`: the client asked for a stream."""
+
+    method: str
+    url: str
+    headers: Headers
+    body: bytes | None
+    streams: bool
+    model: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Order({self.method} {self.url.partition('?')[0]})"
+
+
+class Answer:
+    """An upstream's response, from its status line on. Leaving it closes what was not read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, proxy: Proxy, clock: Clock) -> None:
+        self._response = response
+        self._clock = clock
+        self.proxy = proxy
+        self.status = response.status
+        self.reason = response.reason
+        self.headers: Headers = list(response.headers.items())
+        self.content_type = response.content_type
+        self.length = None if "Content-Encoding" in response.headers else response.content_length
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self._linger()
+        self._response.close()
+
+    async def read(self) -> bytes:
+        """Return what has come of the body, b"" at its end; raises Failure upstream_cut."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            raise _cut(error) from None
+
+    async def excerpt(self) -> bytes:
+        """Return the beginning of the body."""
+        found = b""
+        while len(found) < _EXCERPT and (data := await self.read()):
+            found += data
+        return found[:_EXCERPT]
+
+    async def _linger(self) -> None:
+        """Read on to the end of the body, which frees the connection for the next request."""
+        try:
+            async with Deadline(self._clock, _LINGER):
+                while await self.read():
+                    pass
+        except (TimeoutError, Failure):
+            pass
+
+
+async def attempt(
+    session: aiohttp.ClientSession, proxy: Proxy, order: Order, clock: Clock
+) -> Answer:
+    """Send the order and wait for the status line; raises Failure."""
+    native = proxy.scheme in {"http", "https"}
+    try:
+        response = await session.request(
+            order.method,
+            URL(order.url, encoded=True),
+            headers=order.headers,
+            data=order.body,
+            proxy=proxy.url if native else None,
+            allow_redirects=False,
+            skip_auto_headers=_AUTO_HEADERS,
+        )
+    except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
+        raise _broken(error) from None
+    if native and response.status == 407:  # noqa: PLR2004  only a proxy says this
+        response.close()
+        raise unauthenticated(proxy)
+    return Answer(response, proxy, clock)
+
+
+def _broken(error: Exception) -> Failure:
+    """Return what went wrong between the request and the status line."""
+    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        text = "the connection to the upstream broke off before it answered"
+        return Failure("upstream_cut", text, stage="headers")
+    text = "the upstream's answer is not HTTP that can be understood"
+    return Failure("upstream_malformed", text, stage="headers")
+
+
+def _cut(error: Exception) -> Failure:
+    if "decompress" in str(error).lower() or "content-encoding" in str(error).lower():
+        text = "the upstream's answer cannot be decompressed"
+        return Failure("upstream_malformed", text, stage="stream")
+    text = "the upstream's connection broke off in the middle of its answer"
+    return Failure("upstream_cut", text, stage="stream")

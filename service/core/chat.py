@@ -1,0 +1,129 @@
+"""What a request asks: of `/chat`, and what can be told of a `/v1` body without changing it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from service.errors import Failure
+
+TYPEWRITER_MS = 50
+"""Milliseconds between tokens where the typewriter is asked for and nobody said how slow."""
+_LONGEST_DELAY_MS = 60_000
+_PACES = ("off", "typewriter")
+_OWN = frozenset({"question", "pace", "delay_ms", "keep", "ticket", "stream"})
+
+
+class Pacing(NamedTuple):
+    """The pace of one response; `delay` in seconds."""
+
+    name: str
+    delay: float
+
+
+class Ask(NamedTuple):
+    """A chat completion to ask for: the upstream's request body, and what is the relay's own."""
+
+    body: dict[str, Any]
+    pace: str | None
+    delay_ms: int | None
+
+    def payload(self, model: str) -> bytes:
+        """Return the body as JSON, for this model unless it names its own."""
+        return msgspec.json.encode({"model": model, **self.body, "stream": True})
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for."""
+        return self.body.get("model")
+
+
+def from_query(query: Mapping[str, str]) -> Ask:
+    """Read `GET /chat?question=…`; raises Failure bad_request."""
+    body: dict[str, Any] = {"messages": _messages(query.get("question"))}
+    if model := query.get("model"):
+        body["model"] = model
+    return Ask(body, query.get("pace"), _delay(query.get("delay_ms")))
+
+
+def from_json(data: bytes) -> Ask:
+    """Read the body of `POST /chat`; raises Failure bad_request."""
+    try:
+        asked = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _bad(f"the body is not JSON: {error}") from None
+    if not isinstance(asked, dict):
+        raise _bad('the body must be a JSON object such as {"question": "…"}')
+    body = {name: value for name, value in asked.items() if name not in _OWN}
+    if "question" in asked or "messages" not in asked:
+        if "messages" in asked:
+            raise _bad("the body has both question and messages: send one of them")
+        body["messages"] = _messages(asked.get("question"))
+    if not isinstance(body["messages"], list) or not body["messages"]:
+        raise _bad("messages must be a list with at least one message")
+    if not isinstance(body.get("model", ""), str):
+        raise _bad("model must be a text")
+    if body.get("n", 1) not in {1, None}:
+        raise _bad("n must be 1: an event stream has one answer")
+    pace = asked.get("pace")
+    if pace is not None and not isinstance(pace, str):
+        raise _bad(f"pace must be one of {', '.join(_PACES)}")
+    return Ask(body, pace, _delay(asked.get("delay_ms")))
+
+
+def _messages(question: Any) -> list[dict[str, str]]:
+    if not isinstance(question, str) or not question.strip():
+        raise _bad('there is no question: send question=… or the JSON {"question": "…"}')
+    return [{"role": "user", "content": question}]
+
+
+def _delay(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(number, int) or not 0 <= number <= _LONGEST_DELAY_MS:
+        raise _bad(f"delay_ms must be a whole number from 0 to {_LONGEST_DELAY_MS}, not {value!r}")
+    return number
+
+
+def pacing(pace: str | None, delay_ms: int | None, default: Pacing) -> Pacing:
+    """Return the pace that was asked for, else the default; raises Failure bad_request."""
+    if pace is not None and pace not in _PACES:
+        raise _bad(f"pace must be one of {', '.join(_PACES)}, not {pace!r}")
+    if delay_ms and pace not in {None, "typewriter"}:
+        raise _bad(f"delay_ms needs the pace typewriter, not {pace}")
+    name = pace or ("typewriter" if delay_ms else default.name)
+    if name != "typewriter" or delay_ms == 0:
+        return Pacing("off" if delay_ms == 0 else name, 0)
+    seconds = delay_ms / 1000 if delay_ms else default.delay
+    return Pacing(name, seconds or TYPEWRITER_MS / 1000)
+
+
+def pacing_of_headers(headers: Mapping[str, str]) -> Pacing:
+    """Return what Teleprinter-Pace and Teleprinter-Delay ask for; raises Failure bad_request."""
+    pace, delay = headers.get("Teleprinter-Pace"), headers.get("Teleprinter-Delay")
+    return pacing(pace, _delay(delay), Pacing("off", 0))
+
+
+class Glance(msgspec.Struct):
+    """What routing needs to know of a JSON body."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_glance = msgspec.json.Decoder(Glance).decode
+
+
+def glance(data: bytes) -> Glance:
+    """Look into a body that may be JSON; anything else names no model and asks for no stream."""
+    if data.lstrip()[:1] != b"{":
+        return Glance()
+    try:
+        return _glance(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Glance()
+
+
+def _bad(message: str) -> Failure:
+    return Failure("bad_request", message)

@@ -1,0 +1,78 @@
+"""What is wrong with a table, in the words of its fields.
+
+msgspec says "Expected `int` <= 65535 - at `$.port`", a user reads "expected a port from 1 to …".
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
+
+from msgspec import Meta, Struct, ValidationError
+
+from service.core.tables import Rejected
+
+_ERROR: Final = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?")
+_KEY: Final = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<key>.*)`")
+
+
+class Fault(NamedTuple):
+    """The path of a field in its table, what is wrong with it; a misspelt key has no value."""
+
+    path: str
+    reason: str
+    unknown: bool = False
+
+
+def fault_of(error: ValidationError | Rejected, kind: type[Struct]) -> Fault:
+    """Translate an error that a table of that kind met."""
+    if isinstance(error, Rejected):
+        return Fault(error.field, error.reason)
+    found = _ERROR.fullmatch(str(error))
+    path = (found and found["path"]) or ""
+    if isinstance(error.__cause__, Rejected):
+        return Fault(_join(path, error.__cause__.field), error.__cause__.reason)  # in __post_init__
+    if not (key := _KEY.fullmatch(found["text"] if found else "")):
+        return Fault(path, f"expected {_description(kind, path)}")
+    below = _join(path, key["key"])
+    if key["fault"].startswith("contains"):
+        return Fault(below, f"unknown key{nearest(key['key'], _fields(kind, path))}", unknown=True)
+    return Fault(below, f"is missing: expected {_description(kind, below)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" for the known name most like this one, else their list."""
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, 1):
+        return f"; did you mean {close[0]}?"
+    return f"; expected one of {', '.join(names)}"
+
+
+def _join(path: str, field: str) -> str:
+    return f"{path}.{field}" if path else field
+
+
+def _fields(kind: type[Struct], path: str) -> tuple[str, ...]:
+    """Return the keys of the table at that path: this one, or one that a field of it holds."""
+    return _struct(_hints(kind)[path]).__struct_fields__ if path else kind.__struct_fields__
+
+
+def _description(kind: type[Struct], path: str) -> str:
+    """Return what the innermost field of a path such as `clocks.idle` or `hosts[0]` expects."""
+    field, _, below = re.sub(r"\[.*?\]", "", path).partition(".")
+    hint = _hints(kind)[field]
+    if below:
+        return _description(_struct(hint), below)
+    parts = [meta for part in (hint, *get_args(hint)) for meta in getattr(part, "__metadata__", ())]
+    return next(m.description for m in parts if isinstance(m, Meta) and m.description)
+
+
+def _hints(kind: type[Struct]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _struct(hint: Any) -> type[Struct]:
+    """Return the struct in `Annotated[Clocks | None, …]`."""
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return hint
+    return next(found for part in get_args(hint) if (found := _struct(part)))

@@ -1,0 +1,221 @@
+"""The tables of the settings: frozen structs, each field with its default and what it expects.
+
+What the type of a field cannot say, `__post_init__` checks, and raises Rejected. Where the values
+come from, and which of them wins, is no business of a table.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
+
+from service.core.fields import (
+    Flag,
+    Headers,
+    Hidden,
+    Host,
+    Millis,
+    Name,
+    Origin,
+    Port,
+    Prefix,
+    Seconds,
+    Size,
+    Text,
+    Url,
+)
+from service.core.proxy import parse
+from service.core.secret import Secret
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+
+
+class Rejected(ValueError):  # noqa: N818  the past participle says whose fault it is not
+    """A value that its table refuses: the field's path in that table, and the reason."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table: checked when it is made, immutable from then on; an unknown key is a fault."""
+
+
+class Key(Table, frozen=True):
+    """A client that is let in, by the secret that it shows."""
+
+    name: Name
+    key: Hidden
+
+    @classmethod
+    def read(cls, text: str) -> "Key":
+        """Read `name:key`; ValueError without the text if it is anything else."""
+        name, _, key = text.partition(":")
+        if not (re.fullmatch(r"[A-Za-z0-9._-]+", name) and _VISIBLE.fullmatch(key)):
+            raise ValueError(
+                "expected name:key, the name of letters, digits, . _ -,"
+                " the key of visible ASCII characters"
+            )
+        return cls(name=name, key=Secret(key))
+
+
+class Server(Table, frozen=True):
+    """Where the relay listens and whom it lets in."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8080
+    hosts: Annotated[tuple[Host, ...], Meta(description="a list of host names")] = ()
+    origins: Annotated[tuple[Origin, ...], Meta(description="a list of origins")] = ()
+    keys: Annotated[tuple[Key, ...], Meta(description="a list of name:key texts")] = ()
+    open: Flag = False
+    log: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="debug, info, warning or error"),
+    ] = "info"
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "host", self.host.strip("[]"))
+        force_setattr(self, "hosts", tuple(name.strip("[]").lower() for name in self.hosts))
+        force_setattr(self, "origins", tuple(o.rstrip("/").lower() for o in self.origins))
+        refuse_twins("keys", "name", (key.name for key in self.keys))
+        refuse_twins("keys", "key", (key.key for key in self.keys))
+        if not (self.loopback or self.keys or self.open):
+            raise Rejected(
+                "host",
+                "whoever reaches this address could spend the upstream's key: expected client keys"
+                " (TELEPRINTER_KEYS, server.keys), a loopback address such as 127.0.0.1, or"
+                " TELEPRINTER_OPEN=1 (server.open) if everybody is welcome",
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """True if only this machine can connect: 127.0.0.0/8, ::1, localhost."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+
+class Chat(Table, frozen=True):
+    """What /chat does when the request does not say."""
+
+    model: Text = "gpt-4o-mini"
+    pace: Annotated[Literal["off", "typewriter"], Meta(description="off or typewriter")] = "off"
+    delay_ms: Millis = 0
+
+    def __post_init__(self) -> None:
+        if self.delay_ms and self.pace != "typewriter":
+            reason = f"expected 0 with the pace {self.pace}; a delay needs the pace typewriter"
+            raise Rejected("delay_ms", reason)
+
+
+class Clocks(Table, frozen=True):
+    """How long each stage may take, in seconds; 0 = off, None = the rule of the method below."""
+
+    connect: Seconds = 10.0
+    headers: Seconds | None = None
+    first_token: Seconds | None = None
+    idle: Seconds = 120.0
+
+    def headers_for(self, *, stream: bool) -> float:
+        """Seconds from the request to the status line: 120 for `stream: true`, else 600."""
+        return (120.0 if stream else 600.0) if self.headers is None else self.headers
+
+    def first_token_for(self, *, fallback: bool = False) -> float:
+        """Seconds from the status line to the first content: 300, without a fallback 600."""
+        return (300.0 if fallback else 600.0) if self.first_token is None else self.first_token
+
+
+class Heartbeat(Table, frozen=True):
+    """Seconds of silence before a comment line, seconds before a stream is opened; their form."""
+
+    after: Seconds = 15.0
+    open_after: Seconds = 20.0
+    form: Annotated[Literal["auto", "blank", "line"], Meta(description="auto, blank or line")] = (
+        "auto"
+    )
+
+
+class Limits(Table, frozen=True):
+    """Bytes: of a request's body, of one frame, of what a paced stream may hold back."""
+
+    body: Size = 32 * 1024 * 1024
+    frame: Size = 16 * 1024 * 1024
+    queue: Size = 1024 * 1024
+
+
+class Upstream(Table, frozen=True):
+    """A language-model API: `url` without its last slash; no `key` = the client's own goes."""
+
+    name: Name
+    url: Url
+    key: Hidden = Secret()
+    headers: Headers = {}
+    models: Annotated[tuple[Text, ...], Meta(min_length=1, description="a list of globs")] = ("*",)
+    prefix: Prefix = ""
+    pool: Annotated[str, Meta(description="the name of a [[pool]]")] = ""
+    clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "url", self.url.rstrip("/"))
+        force_setattr(self, "prefix", self.prefix.rstrip("/"))
+        if fault := _url_fault(self.url):
+            raise Rejected("url", fault)
+        if self.key and not _VISIBLE.fullmatch(self.key.reveal()):
+            raise Rejected("key", "expected visible ASCII characters, no space and no line end")
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name}, {self.url})"
+
+
+class Pool(Table, frozen=True):
+    """Proxies in order of preference: URLs, `direct`, or `env` for what the environment says."""
+
+    name: Name
+    proxies: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="a list of proxy URLs, direct or env")
+    ]
+
+    def __post_init__(self) -> None:
+        for number, proxy in enumerate(self.proxies):
+            try:
+                proxy == "env" or parse(proxy)
+            except ValueError as error:
+                raise Rejected(f"proxies[{number}]", str(error)) from None
+
+    def __repr__(self) -> str:
+        return f"Pool({self.name}, {', '.join(self.shown())})"
+
+    def shown(self) -> tuple[str, ...]:
+        """Return the entries without their credentials."""
+        return tuple(p if p == "env" else str(parse(p)) for p in self.proxies)
+
+
+def refuse_twins(table: str, field: str, values: Iterable[object]) -> None:
+    """Raise Rejected if two rows of a list of tables have the same value in that field."""
+    seen: dict[object, int] = {}
+    for number, value in enumerate(values):
+        first = seen.setdefault(value, number)
+        if first != number:
+            reason = f"the same {field} as {table}[{first}]: expected each {field} once"
+            raise Rejected(f"{table}[{number}]", reason)
+
+
+def _url_fault(url: str) -> str:
+    """Say what is wrong with an upstream's base URL, without quoting it; empty if nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "expected a base URL such as https://api.openai.com/v1"
+    if "@" in parts.netloc:
+        return "expected no user name or password in the URL: set `key` or TELEPRINTER_UPSTREAM_KEY"
+    if parts.scheme not in {"http", "https"} or not host or re.search(r"[\s\\\x00-\x1f]", url):
+        return "expected http:// or https:// and a host, such as https://api.openai.com/v1"
+    return "expected a base URL without ? and #" if re.search(r"[?#]", url) else ""

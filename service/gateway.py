@@ -1,0 +1,138 @@
+"""What a request becomes: the upstream that fits, the order that it gets, the stream that follows."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from service.adapters.clock import Clock
+from service.adapters.egress import Lane
+from service.adapters.upstream import Order
+from service.core import dialect, routes
+from service.core.access import Caller
+from service.core.chat import Ask, Glance
+from service.core.proxy import Proxy
+from service.core.routes import Headers, Place
+from service.relay import Stream, Streams, Terms
+from service.settings import Clocks, Settings, Upstream
+
+_CREDENTIALS: Final = ("authorization", "x-api-key")
+_CHAT_KEEPS: Final = frozenset(
+    {*_CREDENTIALS, "user-agent", "traceparent", "tracestate", "openai-organization",
+     "openai-project"}
+)  # fmt: skip
+
+
+class Incoming(NamedTuple):
+    """A client's request, as far as an upstream is concerned."""
+
+    method: str
+    place: Place
+    query: str
+    headers: Headers
+    body: bytes
+
+
+class Gateway:
+    """The upstreams, the ways to them, and the streams that are under way."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.streams = Streams()
+        self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
+        self._lanes = {
+            upstream.name: self._lane(upstream, settings.ways(upstream))
+            for upstream in settings.upstream
+        }
+
+    def _lane(self, upstream: Upstream, ways: Sequence[Proxy]) -> Lane:
+        parts = urlsplit(upstream.url)
+        origin = f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
+        return Lane(origin, ways, self.clock, self._clocks(upstream).connect)
+
+    def chat(self, caller: Caller, incoming: Incoming, ask: Ask) -> Stream:
+        """Begin the stream of a `/chat` request; raises Failure not_found."""
+        default = self.settings.chat.model
+        upstream = self._choose(incoming.place.prefix, ask.model or default)
+        kept = [pair for pair in incoming.headers if pair[0].lower() in _CHAT_KEEPS]
+        headers = [
+            *self._headers(upstream, kept, caller),
+            ("Content-Type", "application/json"),
+            ("Accept", "text/event-stream"),
+        ]
+        url = f"{upstream.url}/chat/completions"
+        order = Order("POST", url, headers, ask.payload(default), True, ask.model or default)
+        return self._begin(caller, upstream, order, dialect.Chat(), committed=True)
+
+    def v1(self, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
+        """Begin the stream of a `/v1` request; raises Failure not_found."""
+        model = glance.model if isinstance(glance.model, str) else None
+        upstream = self._choose(incoming.place.prefix, model)
+        rest = incoming.place.rest
+        url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
+        order = Order(
+            incoming.method,
+            url,
+            self._headers(upstream, incoming.headers, caller),
+            incoming.body or None,
+            incoming.method == "POST" and glance.stream is True,
+            model,
+        )
+        return self._begin(caller, upstream, order, dialect.for_path(rest), committed=False)
+
+    def _choose(self, prefix: str, model: str | None) -> Upstream:
+        return routes.choose(self.settings.upstream, prefix, model)
+
+    def _headers(self, upstream: Upstream, headers: Headers, caller: Caller) -> Headers:
+        """Return what goes upstream: never the relay's key, and one credential only."""
+        without = {name.lower() for name in upstream.headers}
+        if caller.key_header:
+            without.add(caller.key_header.lower())
+        if upstream.key:
+            without.update(_CREDENTIALS)
+        sent = routes.upstream_headers(headers, without)
+        sent.append(("Accept-Encoding", "identity"))
+        if upstream.key:
+            sent.append(("Authorization", f"Bearer {upstream.key.reveal()}"))
+        return [*sent, *upstream.headers.items()]
+
+    def _begin(
+        self,
+        caller: Caller,
+        upstream: Upstream,
+        order: Order,
+        reader: dialect.Dialect,
+        *,
+        committed: bool,
+    ) -> Stream:
+        stream = Stream(
+            secrets.token_urlsafe(16),
+            order,
+            self._lanes[upstream.name],
+            reader,
+            self._terms(upstream, order),
+            self.clock,
+            caller=caller.name,
+            upstream=upstream.name,
+            committed=committed,
+        )
+        return self.streams.add(stream)
+
+    def _clocks(self, upstream: Upstream) -> Clocks:
+        return upstream.clocks or self.settings.clocks
+
+    def _terms(self, upstream: Upstream, order: Order) -> Terms:
+        clocks = self._clocks(upstream)
+        return Terms(
+            headers=clocks.headers_for(stream=order.streams),
+            first_token=clocks.first_token_for(),
+            idle=clocks.idle,
+            open_after=self.settings.heartbeat.open_after,
+            frame=self.settings.limits.frame,
+        )
+
+    async def close(self) -> None:
+        """Close every connection to an upstream; no stream may be under way."""
+        for lane in self._lanes.values():
+            await lane.close()

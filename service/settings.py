@@ -1,0 +1,173 @@
+"""The settings, from wherever they were given.
+
+    sources.read ──▶ draft: tables + who gave what ──▶ one struct a table ──▶ Settings
+                                 └── a fault: key, place, value unless secret, what was expected
+
+The structs themselves are in `core.tables`; they are also to be had from here.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from msgspec.structs import replace
+
+from service.core.faults import Fault
+from service.core.proxy import DIRECT, Proxy, from_environment, parse
+from service.core.secret import HIDDEN, Secret
+from service.core.tables import (
+    Chat,
+    Clocks,
+    Heartbeat,
+    Key,
+    Limits,
+    Pool,
+    Rejected,
+    Server,
+    Table,
+    Upstream,
+    refuse_twins,
+)
+from service.draft import TABLES, Draft
+from service.sources import VARIABLES, SettingsError, read
+
+__all__ = [
+    "Chat",
+    "Clocks",
+    "Heartbeat",
+    "Key",
+    "Limits",
+    "Pool",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Upstream",
+    "load",
+    "redacted",
+]
+
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Settings(Table, frozen=True):
+    """All that can be set; `environ` has http_proxy and its kin, for pools that say `env`."""
+
+    server: Server = Server()
+    chat: Chat = Chat()
+    clocks: Clocks = Clocks()
+    heartbeat: Heartbeat = Heartbeat()
+    limits: Limits = Limits()
+    upstream: tuple[Upstream, ...] = ()
+    pool: tuple[Pool, ...] = ()
+    environ: Mapping[str, str] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        refuse_twins("upstream", "name", (upstream.name for upstream in self.upstream))
+        refuse_twins("pool", "name", (pool.name for pool in self.pool))
+        for upstream in self.upstream:
+            self.ways(upstream)
+
+    def __repr__(self) -> str:
+        return f"Settings(upstream={self.upstream}, pool={self.pool})"
+
+    def ways(self, upstream: Upstream) -> tuple[Proxy, ...]:
+        """Return the proxies towards that upstream, in order of preference, each once.
+
+        Without a `pool` it is the only one, or the one called `default`; with no pools at all it
+        is DIRECT. Raises Rejected when that leaves no answer: never a silent way past a proxy.
+        """
+        pool = self._pool_of(upstream)
+        if pool is None:
+            return (DIRECT,)
+        try:
+            ways = [self._way(entry, upstream) for entry in pool.proxies]
+        except ValueError as error:
+            raise Rejected(f"pool[{self.pool.index(pool)}].proxies", f"env: {error}") from None
+        return tuple(dict.fromkeys(ways))
+
+    def clocks_of(self, upstream: Upstream) -> Clocks:
+        """Return the upstream's own clocks, else everybody's."""
+        return upstream.clocks or self.clocks
+
+    def _way(self, entry: str, upstream: Upstream) -> Proxy:
+        return from_environment(upstream.url, self.environ) if entry == "env" else parse(entry)
+
+    def _pool_of(self, upstream: Upstream) -> Pool | None:
+        pools = {pool.name: pool for pool in self.pool}
+        if not (pools or upstream.pool):
+            return None
+        if len(pools) == 1 and not upstream.pool:
+            return self.pool[0]
+        if pool := pools.get(upstream.pool or "default"):
+            return pool
+        raise Rejected(
+            f"upstream[{self.upstream.index(upstream)}].pool",
+            f"expected the name of a [[pool]], one of: {', '.join(pools) or 'none is set'}",
+        )
+
+
+def load(
+    argv_overrides: Mapping[str, object] = _NOTHING,
+    *,
+    config: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Read the settings from all places and check them; raises SettingsError.
+
+    `argv_overrides` are the options of the command line by the path of their setting, such as
+    {"server.port": "9000"}; None = not given. `config` is relative to `cwd`.
+    """
+    sources = read(config, os.environ if environ is None else environ, cwd or Path.cwd())
+    draft = Draft(sources.file, sources.tables, sources.expanded)
+    for place, texts in sources.layers:
+        draft.lay(place, {VARIABLES[name]: (name, text) for name, text in texts.items()})
+    options = {path: value for path, value in argv_overrides.items() if value is not None}
+    draft.lay("command line", {p: (f"--{p.split('.')[-1]}", v) for p, v in options.items()})
+    made = draft.build()
+    try:
+        if not draft.faults:
+            return Settings(**made, environ=sources.proxies)
+    except Rejected as error:
+        draft.fault(Fault(error.field, error.reason))
+    raise SettingsError("\n".join(draft.faults))
+
+
+def redacted(settings: Settings) -> str:
+    """Return the settings as TOML without their secrets, each upstream's ways as a comment."""
+    parts = [_table(f"[{name}]", getattr(settings, name)) for name in TABLES]
+    for upstream in settings.upstream:
+        ways = ", ".join(str(way) for way in settings.ways(upstream))
+        parts.append(_table("[[upstream]]", upstream) + f"\n# ways out: {ways}")
+    pools = (replace(pool, proxies=pool.shown()) for pool in settings.pool)
+    parts.extend(_table("[[pool]]", pool) for pool in pools)
+    if not settings.upstream:
+        parts.append("# no upstream: the built-in demo answers")
+    return "\n\n".join(parts)
+
+
+def _table(title: str, table: Table) -> str:
+    return "\n".join([title, *(_row(n, getattr(table, n)) for n in table.__struct_fields__)])
+
+
+def _row(name: str, value: object) -> str:
+    return f"# {name}: not set" if value is None else f"{name} = {_toml(value)}"
+
+
+def _toml(value: object) -> str:
+    """Write a value as TOML, with secrets hidden; header texts count as secrets."""
+    if isinstance(value, Secret):
+        return json.dumps(HIDDEN if value else "")
+    if isinstance(value, Key):
+        return json.dumps(f"{value.name}:{HIDDEN}")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(each) for each in value)}]"
+    if isinstance(value, Table):
+        rows = ((n, getattr(value, n)) for n in value.__struct_fields__)
+        return f"{{ {', '.join(f'{n} = {_toml(v)}' for n, v in rows if v is not None)} }}"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(n)} = {json.dumps(HIDDEN)}' for n in value)} }}"
+    return json.dumps(value, ensure_ascii=False)

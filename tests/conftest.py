@@ -1,0 +1,151 @@
+"""What every test stands on.
+
+Loops      async tests run on asyncio; those marked `both_loops` on uvloop too; all on uvloop, or
+           on both, with --loop=uvloop or --loop=both. asyncio's debug mode is on.
+Leaks      a test that leaves a task behind fails.
+Outside    no test sees the proxies, the settings and the keys of the environment it runs in.
+Fixtures   ca · free_port · dead_port · clock · sing_box · tinyproxy · microsocks
+"""
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import trustme
+
+import real
+from clock import FakeClock
+
+try:
+    import uvloop
+except ImportError:  # where the package does not ask for it
+    uvloop = None
+
+Loop = Callable[[], asyncio.AbstractEventLoop]
+
+LOOPS: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
+if uvloop is not None:
+    LOOPS["uvloop"] = uvloop.new_event_loop
+OUTSIDE = re.compile(
+    r"(https?|all|no|ftp|wss?)_proxy|(TELEPRINTER|OPENAI|LISTEN|WATCHDOG)_.*"
+    r"|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET",
+    re.IGNORECASE,
+)
+TO_END_BY_ITSELF = 1.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --loop."""
+    parser.addoption("--loop", choices=[*LOOPS, "both"], default="asyncio", help="the event loop")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Loop]:
+    """Choose the loops that a test runs on."""
+    chosen = config.getoption("--loop")
+    if chosen == "both" or item.get_closest_marker("both_loops"):
+        return LOOPS
+    return {chosen: LOOPS[chosen]}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in filter(OUTSIDE.fullmatch, list(os.environ)):
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_task_left(request: pytest.FixtureRequest) -> None:
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_watched_tasks")
+
+
+@pytest.fixture
+async def _watched_tasks() -> AsyncIterator[None]:
+    """Set up first, so torn down last: what runs then, and does not end, is a leak."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=TO_END_BY_ITSELF)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=TO_END_BY_ITSELF)
+        pytest.fail("tasks left behind:\n" + "\n".join(map(repr, left)))
+
+
+class Authority:
+    """A certificate authority made for this run.
+
+    server   TLS of a server: 127.0.0.1, ::1, localhost, upstream.test, proxy.test
+    client   trusts it, and nothing else
+    file     its certificate as PEM, for SSL_CERT_FILE and for programs
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = trustme.CA()
+        self.file = folder / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(self.file))
+        self.server = self.server_for(
+            "127.0.0.1", "::1", "localhost", "upstream.test", "proxy.test"
+        )
+        self.client = ssl.create_default_context(cafile=str(self.file))
+
+    def server_for(self, *names: str) -> ssl.SSLContext:
+        """Return the TLS of a server whose certificate is for these names only."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(*names).configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return a certificate authority and the TLS contexts of both sides."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that stands at 1000.0 until the test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that a server of the test may listen on."""
+    return real.free_port()
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Yield a port of 127.0.0.1 that refuses connections, and that nobody else can take."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def sing_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Process]:
+    """Run sing-box without a password for the whole run; HTTP and SOCKS on one port."""
+    with real.sing_box(tmp_path_factory.mktemp("sing-box")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def tinyproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Process]:
+    """Run tinyproxy without a password for the whole run."""
+    with real.tinyproxy(tmp_path_factory.mktemp("tinyproxy")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def microsocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Process]:
+    """Run microsocks without a password for the whole run."""
+    with real.microsocks(tmp_path_factory.mktemp("microsocks")) as process:
+        yield process

@@ -1,0 +1,103 @@
+"""A running relay, in the test's own process and on the test's own clock, and a client for it.
+
+    async with Upstream(sse(*chat(["Hi"]))) as upstream, relaying(upstream.url) as relay:
+        async with relay.get("/chat", question="Hello?") as response:
+            events = await read_events(response)
+"""
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp import web
+
+from service.adapters.clock import Clock, LoopClock
+from service.app import application, runner
+from service.gateway import Gateway
+from service.settings import load
+from service.web import GATEWAY
+
+OPENAI = "https://api.openai.com"
+
+
+class Event(NamedTuple):
+    """One event as an EventSource client sees it."""
+
+    name: str
+    id: str
+    data: Any
+
+
+class Relay:
+    """Where the relay listens, its insides, and requests to it."""
+
+    def __init__(self, port: int, gateway: Gateway, session: aiohttp.ClientSession) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.gateway = gateway
+        self.session = session
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **query: Any):
+        """Send GET; the keywords are the query."""
+        return self.session.get(self.url + path, params=query, headers=headers)
+
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None):
+        """Send POST with a JSON body."""
+        return self.session.post(self.url + path, json=body, headers=headers)
+
+    def stream(self, path: str = "/v1/chat/completions", **body: Any):
+        """Ask for a streamed chat completion, as an SDK does."""
+        asked = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        return self.post(path, asked | body, {"Authorization": "Bearer sk-client"})
+
+
+@asynccontextmanager
+async def relaying(
+    upstream: str | None = None,
+    *,
+    clock: Clock | None = None,
+    toml: str = "",
+    **variables: str,
+) -> AsyncIterator[Relay]:
+    """Run a relay; `variables` are settings without TELEPRINTER_ (`proxy="socks5://…"`)."""
+    environ = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
+    if upstream is not None:
+        environ["TELEPRINTER_UPSTREAM_URL"] = f"{upstream}/v1"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "teleprinter.toml")
+        file.write_text(toml)
+        settings = load(environ=environ, config=str(file), cwd=Path(folder))
+    app = application(settings, clock=LoopClock if clock is None else lambda: clock)
+    serving = runner(app)
+    await serving.setup()
+    try:
+        await web.TCPSite(serving, "127.0.0.1", 0).start()
+        port = serving.addresses[0][1]
+        async with aiohttp.ClientSession() as session:
+            yield Relay(port, app[GATEWAY], session)
+    finally:
+        await serving.cleanup()
+
+
+async def read_events(response: aiohttp.ClientResponse) -> list[Event]:
+    """Return the events up to the end of the stream; a cut raises ClientPayloadError."""
+    return [event async for event in events(response)]
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+    """Yield events as they come; comments are passed over."""
+    fields: dict[str, str] = {}
+    async for line in response.content:
+        text = line.decode().rstrip("\n")
+        if text:
+            name, _, value = text.partition(": ")
+            fields[name] = value
+        elif "data" in fields:
+            yield Event(fields.get("event", "message"), fields["id"], json.loads(fields["data"]))
+            fields = {}
+        else:
+            fields = {}
