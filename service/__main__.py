@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.command(args))
     except SettingsError as error:
         for line in str(error).splitlines():
-            print(f"teleprinter: {line}", file=sys.stderr)
+            print(f"teleprinter: {line}", file=sys.stderr)  # noqa: T201  to the user
         return 2
 
 
@@ -31,7 +31,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    print(redacted(load(config=args.config)))
+    print(redacted(load(config=args.config)))  # noqa: T201  to the user
     return 0
 
 

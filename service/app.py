@@ -24,9 +24,9 @@ _REQUEST_LINE: Final = 64 * 1024 + 256
 _FIELD: Final = 32 * 1024
 _BACKLOG: Final = 4096
 _KEEPALIVE: Final = 75.0
-"""Seconds that an idle client connection is kept; front ends keep theirs for 60."""
+"""Seconds that an idle client connection is kept; front ends keep theirs 60."""
 _GRACE: Final = 1.0
-"""Seconds that handlers get to notice that their streams have ended; aiohttp waits twice as long."""
+"""Seconds that handlers get to notice the end of their streams; aiohttp waits for them twice."""
 
 
 def application(

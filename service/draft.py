@@ -1,8 +1,10 @@
 """The settings before they are checked: tables, and who gave which value.
 
-file's tables ──┐
-lay(variables) ─┼──▶ build ──▶ one struct a table
-lay(options) ───┘          └─▶ faults: key, place, value unless secret, what was expected
+    file's tables ──┐
+    lay(variables) ─┼──▶ build ──▶ one struct a table
+    lay(options) ───┘          └─▶ faults: key, place, value unless secret, what was expected
+
+All faults are collected, so that one run of `teleprinter check` shows them together.
 """
 
 import json
@@ -38,7 +40,9 @@ TABLES: Final[dict[str, type[Table]]] = {
 LISTS: Final[dict[str, type[Table]]] = {"upstream": Upstream, "pool": Pool}
 
 _SECRET: Final = re.compile(r"server\.keys|upstream\[\d+\]\.(key|headers)|pool\[\d+\]\.proxies")
-_PLAIN_URL: Final = re.compile(r"https?://([A-Za-z0-9_.-]+)[A-Za-z0-9_.:/-]*", re.IGNORECASE)
+_PLAIN_URL: Final = re.compile(
+    r"https?://([\w.-]+)(:\d{1,5})?(/[\w./~-]*)?", re.ASCII | re.IGNORECASE
+)
 
 
 class Given(NamedTuple):
@@ -60,7 +64,7 @@ def _flag(text: str) -> object:
 
 
 def _list(text: str) -> object:
-    return [entry.strip() for entry in text.split(",") if entry.strip()]
+    return [entry.strip() for entry in text.split(",") if entry.strip()] or text
 
 
 # How the text of a variable or an option becomes a value; what does not convert is left as it is,
@@ -127,9 +131,7 @@ class Draft:
             return
         path = f"{table}[0].{next(iter(row))}"
         if self._tables.get(table):
-            reason = (
-                f"contradicts the [[{table}]] tables of {self._file}: expected one or the other"
-            )
+            reason = f"expected no [[{table}]] tables beside it, but {self._file} has some"
             self.fault(Fault(path, reason))
         elif table == "upstream" and "url" not in row:
             self.fault(Fault(path, "expected TELEPRINTER_UPSTREAM_URL beside it"))
@@ -143,11 +145,9 @@ class Draft:
     def _table(self, name: str, kind: type[Table]) -> Any:
         own = self._tables.get(name, {})
         if not isinstance(own, dict):
-            return self.fault(Fault(name, f"expected a table: [{name}]"))
-        given = {
-            p.split(".")[1]: g.value for p, g in self._given.items() if p.startswith(f"{name}.")
-        }
-        values = {**own, **given}
+            self.fault(Fault(name, f"expected a table: [{name}]"))
+            return None
+        values = {**own, **self._given_to(name)}
         if name == "chat" and _positive(values.get("delay_ms")):
             values.setdefault("pace", "typewriter")
         return self._checked(name, kind, values)
@@ -194,7 +194,7 @@ def _with_keys(values: dict[str, Any]) -> dict[str, Any]:
     read = []
     for number, text in enumerate(keys):
         try:
-            read.append(Key.read(text))
+            read.append(Key.read(str(text)))
         except ValueError as error:
             raise Rejected(f"keys[{number}]", str(error)) from None
     return {**values, "keys": read}

@@ -4,9 +4,9 @@
              ├─ stage: request · dial · headers · first_token · stream
              └─ status, retryable, retry_after
 
-Every failure that a user can meet is one of the codes below. Foreign exceptions are turned into them
-at the adapter that met them and nowhere else. A message names the cause as a user would say it and
-never carries a secret, a prompt or the query of a URL.
+Every failure that a user can meet is one of the codes below. Foreign exceptions are turned into
+them at the adapter that met them and nowhere else. A message names the cause as a user would say it
+and never carries a secret, a prompt or the query of a URL.
 """
 
 from enum import StrEnum

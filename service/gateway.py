@@ -1,4 +1,4 @@
-"""What a request becomes: the upstream that fits, the order that it gets, the stream that follows."""
+"""What a request becomes: the upstream that fits, the order it gets, the stream that follows."""
 
 import secrets
 from collections.abc import Sequence
@@ -62,7 +62,8 @@ class Gateway:
             ("Accept", "text/event-stream"),
         ]
         url = f"{upstream.url}/chat/completions"
-        order = Order("POST", url, headers, ask.payload(default), True, ask.model or default)
+        model = ask.model or default
+        order = Order("POST", url, headers, ask.payload(default), streams=True, model=model)
         return self._begin(caller, upstream, order, dialect.Chat(), committed=True)
 
     def v1(self, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
@@ -111,8 +112,8 @@ class Gateway:
             order,
             self._lanes[upstream.name],
             reader,
-            self._terms(upstream, order),
-            self.clock,
+            terms=self._terms(upstream, order),
+            clock=self.clock,
             caller=caller.name,
             upstream=upstream.name,
             committed=committed,

@@ -3,8 +3,8 @@
     Order ─▶ Lane.ask ─▶ Answer ─▶ Framer ─▶ Dialect ─▶ Replay ─▶ reader
              (dial, send)          (frames)  (events)
 
-A Stream is an object of the application: its own task reads the upstream, so that the handler that
-began it may be cancelled without a word to the upstream, or with one. It ends in exactly one Ending.
+A Stream is an object of the application: its own task reads the upstream, so that the handler
+that began it may be cancelled while the reading goes on, or ends. It has exactly one Ending.
 
 Held back: until the first content the client has seen nothing, so that what fails before can still
 be answered with a status. `ready` says when that is over: with the first content, the end, the head
@@ -66,9 +66,9 @@ class Stream:
         order: Order,
         lane: Lane,
         dialect: Dialect,
+        *,
         terms: Terms,
         clock: Clock,
-        *,
         caller: str,
         upstream: str,
         committed: bool,
@@ -215,7 +215,7 @@ class Stream:
         self._ready.set()
 
     def _conclude(self) -> None:
-        """The upstream's body is at its end, or nothing that matters can follow."""
+        """Decide what the stream came to: its body is at its end, or nothing of use can follow."""
         rest = self._framer.rest if self._framer is not None else b""
         if rest and (event := self.dialect.read_rest(rest)) is not None:
             self.frames += 1

@@ -166,8 +166,12 @@ def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(each) for each in value)}]"
     if isinstance(value, Table):
-        rows = ((n, getattr(value, n)) for n in value.__struct_fields__)
-        return f"{{ {', '.join(f'{n} = {_toml(v)}' for n, v in rows if v is not None)} }}"
+        return _inline({n: getattr(value, n) for n in value.__struct_fields__})
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{json.dumps(n)} = {json.dumps(HIDDEN)}' for n in value)} }}"
+        return _inline({json.dumps(name): Secret(text) for name, text in value.items()})
     return json.dumps(value, ensure_ascii=False)
+
+
+def _inline(rows: Mapping[str, object]) -> str:
+    given = (f"{name} = {_toml(value)}" for name, value in rows.items() if value is not None)
+    return f"{{{', '.join(given)}}}"

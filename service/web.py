@@ -282,7 +282,7 @@ async def _serve(
 
 
 def _close_if_cut(request: web.Request, ending: Ending) -> None:
-    """Leave the body without its last chunk where it is not whole, so that nobody takes it for it."""
+    """Leave a body that is not whole without its last chunk, so that nobody takes it for whole."""
     if ending.failure is not None and not ending.said and request.transport is not None:
         request.transport.close()
 
