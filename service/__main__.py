@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from service import __version__
 from service.settings import SettingsError, load, redacted
@@ -24,10 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    settings = load({"server.host": args.host, "server.port": args.port}, config=args.config)
-    from service.app import run  # noqa: PLC0415  `check` has no need of a server
+    options = {"server.host": args.host, "server.port": args.port}
+    again = partial(load, options, config=args.config)
+    settings = again()
+    from service.server import run  # noqa: PLC0415  `check` has no need of a server
 
-    return run(settings)
+    return run(settings, again)
 
 
 def _check(args: argparse.Namespace) -> int:

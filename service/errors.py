@@ -40,6 +40,9 @@ CODES = {
     "request_timeout": Code(408, Whose.CLIENT, retryable=True, type="timeout_error"),
     "stream_gone": Code(410, Whose.CLIENT, retryable=False, type="not_found_error"),
     "too_large": Code(413, Whose.CLIENT, retryable=False, type="request_too_large"),
+    "rate_limited": Code(429, Whose.CLIENT, retryable=True, type="rate_limit_error"),
+    "too_many_streams": Code(429, Whose.CLIENT, retryable=True, type="rate_limit_error"),
+    "client_too_slow": Code(408, Whose.CLIENT, retryable=False, type="timeout_error"),
     "wrong_host": Code(421, Whose.CLIENT, retryable=False, type="invalid_request_error"),
     "not_implemented": Code(501, Whose.CLIENT, retryable=False, type="invalid_request_error"),
     "proxy_unreachable": Code(502, Whose.PROXY, retryable=True, type="api_error"),
@@ -63,7 +66,7 @@ CODES = {
 class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also sent
     """A failure with one of the CODES; `status` is the HTTP status when nothing was sent yet."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what may differ from the code's rule
         self,
         code: str,
         message: str,
@@ -71,6 +74,7 @@ class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also s
         stage: str = "request",
         status: int | None = None,
         retryable: bool | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         rule = CODES[code]
@@ -79,6 +83,7 @@ class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also s
         self.stage = stage
         self.status = rule.status if status is None else status
         self.retryable = rule.retryable if retryable is None else retryable
+        self.retry_after = retry_after
         self.whose = rule.whose
         self.type = rule.type
 

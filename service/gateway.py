@@ -1,7 +1,12 @@
-"""What a request becomes: the upstream that fits, the order it gets, the stream that follows."""
+"""What is in force, and what a request becomes: upstream, order, stream.
 
+The settings may be changed under way (`adopt`): new requests go by the new ones, and streams that
+are under way keep the connections that they have.
+"""
+
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -9,10 +14,11 @@ from service.adapters.clock import Clock
 from service.adapters.egress import Lane
 from service.adapters.upstream import Order
 from service.core import dialect, routes
-from service.core.access import Caller
+from service.core.access import Caller, Doors, Keys
 from service.core.chat import Ask, Glance
 from service.core.proxy import Proxy
 from service.core.routes import Headers, Place
+from service.errors import Failure
 from service.relay import Stream, Streams, Terms
 from service.settings import Clocks, Settings, Upstream
 
@@ -34,17 +40,38 @@ class Incoming(NamedTuple):
 
 
 class Gateway:
-    """The upstreams, the ways to them, and the streams that are under way."""
+    """The settings in force, the ways to the upstreams, and the streams that are under way."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        self.settings = settings
         self.clock = clock
         self.streams = Streams()
+        self.draining = False
+        self._listening: tuple[str, ...] = ()
+        self._lanes: dict[str, Lane] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.adopt(settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Go by these settings from now on."""
+        self.settings = settings
+        self.keys = Keys((key.name, key.key.reveal()) for key in settings.server.keys)
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
+        self.listens_on(self._listening)
+        retired = list(self._lanes.values())
         self._lanes = {
             upstream.name: self._lane(upstream, settings.ways(upstream))
             for upstream in settings.upstream
         }
+        for lane in retired:
+            task = asyncio.create_task(lane.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def listens_on(self, addresses: Iterable[str]) -> None:
+        """Learn the addresses of the sockets, if they are not the settings'."""
+        server = self.settings.server
+        self._listening = tuple(addresses)
+        self.doors = Doors(self._listening or [server.host], server.hosts, server.origins)
 
     def _lane(self, upstream: Upstream, ways: Sequence[Proxy]) -> Lane:
         parts = urlsplit(upstream.url)
@@ -107,6 +134,7 @@ class Gateway:
         *,
         committed: bool,
     ) -> Stream:
+        self._check_room(caller)
         stream = Stream(
             secrets.token_urlsafe(16),
             order,
@@ -119,6 +147,19 @@ class Gateway:
             committed=committed,
         )
         return self.streams.add(stream)
+
+    def _check_room(self, caller: Caller) -> None:
+        """Raise Failure too_many_streams, draining if no stream may begin."""
+        limits = self.settings.limits
+        if self.draining:
+            raise Failure("draining", "the relay is shutting down: ask again", retry_after=1)
+        if limits.streams and len(self.streams) >= limits.streams:
+            text = "as many streams are open as this relay allows (limits.streams)"
+            raise Failure("too_many_streams", text, retry_after=1)
+        mine = self.streams.of(caller.name) if limits.streams_per_caller else 0
+        if mine and mine >= limits.streams_per_caller:
+            text = f"you have {mine} streams open, as many as this relay allows"
+            raise Failure("too_many_streams", text, retry_after=1)
 
     def _clocks(self, upstream: Upstream) -> Clocks:
         return upstream.clocks or self.settings.clocks
@@ -135,5 +176,6 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every connection to an upstream; no stream may be under way."""
+        await asyncio.gather(*self._retiring)
         for lane in self._lanes.values():
             await lane.close()

@@ -12,6 +12,7 @@ of a body that is no event stream, or after `open_after`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
@@ -32,6 +33,7 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
     "upstream_stalled": "stalled",
     "upstream_timeout_headers": "stalled",
     "upstream_timeout_first_token": "stalled",
+    "client_too_slow": "slow",
     "stopped": "stopped",
     "draining": "draining",
 }
@@ -41,6 +43,10 @@ class Lane(Protocol):
     """The ways to an upstream."""
 
     async def ask(self, order: Order, on_dialled: Callable[[], None]) -> Answer: ...  # noqa: D102
+
+    def begin(self) -> None: ...  # noqa: D102
+
+    def end(self) -> None: ...  # noqa: D102
 
 
 class Terms(NamedTuple):
@@ -92,7 +98,9 @@ class Stream:
         self._ready = asyncio.Event()
         self._early: Timer | None = None
         self._parting: Failure | None = None
+        lane.begin()
         self.task = asyncio.create_task(self._run(), name=f"stream {name}")
+        self.task.add_done_callback(lambda _: lane.end())
 
     async def ready(self) -> None:
         """Wait until the client's response may begin; raises Failure if it is to be a refusal."""
@@ -179,6 +187,8 @@ class Stream:
                 deadline.stop()  # a pause that the relay causes is not the upstream's
                 await self.replay.room()
                 deadline.restart(self._terms.idle)
+        if self._framer is not None and self._framer.halved:
+            self._feed(await answer.read())
 
     def _feed(self, data: bytes) -> bool:
         """Hand bytes on as whole frames; return whether they re-arm the idle clock."""
@@ -275,6 +285,20 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def of(self, caller: str) -> int:
+        """Return how many streams of this caller are under way."""
+        return sum(stream.caller == caller for stream in self._streams.values())
+
+    async def ended(self, clock: Clock, seconds: float) -> None:
+        """Wait until no stream is under way, but not longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with Deadline(clock, seconds):
+                while seconds and self._streams:
+                    await asyncio.wait(
+                        [stream.task for stream in self._streams.values()],
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+
     async def close(self, failure: Failure) -> None:
         """End every stream; return when nothing of them is left."""
         streams = list(self._streams.values())
@@ -289,7 +313,7 @@ async def _refusal(answer: Answer) -> Failure:
     body = await answer.excerpt()
     try:
         error = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = None
     said = _words(error) if isinstance(error, dict) else ""
     text = f"the upstream answered {answer.status} {answer.reason or ''}".rstrip()

@@ -169,7 +169,7 @@ def _toml(value: object) -> str:
         return _inline({n: getattr(value, n) for n in value.__struct_fields__})
     if isinstance(value, dict):
         return _inline({json.dumps(name): Secret(text) for name, text in value.items()})
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows it bare
 
 
 def _inline(rows: Mapping[str, object]) -> str:

@@ -79,24 +79,38 @@ def read(config: str | None, environ: Mapping[str, str], folder: Path) -> Source
     )
     file, tables = _toml(config, folder)
     known = {**dotenv, **_filled(environ)}
-    expanded = _expanded(tables, "", file, lambda n: known.get(n) or _credential(store, n))
+    expanded = _expanded(tables, "", file, _lookup(known, store))
     proxies = {name: text for name, text in known.items() if name.lower() in _PROXY_NAMES}
     return Sources(layers, file, tables, expanded, proxies)
 
 
+def _lookup(known: Mapping[str, str], store: Path) -> Lookup:
+    return lambda name: known.get(name) or _credential(store, name)
+
+
 def _filled(values: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in values.items() if text}
+    return {name: text for name, text in values.items() if text and _is_utf8(text)}
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether a variable was text: its bytes that were not come as lone surrogates."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _layer(place: str, values: Mapping[str, str]) -> Layer:
     own = {name: text for name, text in values.items() if name.startswith(PREFIX)}
-    unknown = [
-        f"{name} ({place}): unknown variable{nearest(name, VARIABLES)}"
+    faults = [
+        f"{name} ({place}): unknown variable{nearest(name, VARIABLES, PREFIX)}"
         for name in own
         if name not in VARIABLES
     ]
-    if unknown:
-        raise SettingsError("\n".join(unknown))
+    faults += [
+        f"{name} ({place}): expected a text in UTF-8"
+        for name, text in own.items()
+        if not _is_utf8(text)
+    ]
+    if faults:
+        raise SettingsError("\n".join(faults))
     return Layer(place, _filled(own))
 
 
@@ -108,12 +122,12 @@ def _dotenv(file: Path, environ: Mapping[str, str], store: Path) -> dict[str, st
         own, place = name.startswith(PREFIX), f".env line {_line(binding)}"
         if binding.error or (own and value is None):
             raise SettingsError(f"{place}: expected NAME=value, with quotes closed, or a # comment")
-        filled = {**known, **_filled(environ)}
-
-        def lookup(name: str, known: dict[str, str] = filled, *, own: bool = own) -> str | None:
-            return known.get(name) or _credential(store, name) or (None if own else "")
-
-        known[name] = expand(value or "", f"{name} ({place})", lookup)
+        outside = {**known, **_filled(environ)}
+        try:
+            known[name] = expand(value or "", f"{name} ({place})", _lookup(outside, store))
+        except SettingsError:
+            if own:  # what others do with their lines is their business
+                raise
     return _filled(known)
 
 

@@ -6,6 +6,7 @@ boundary ── who asks, may they ─▶ page · health · relay ── /chat �
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -15,11 +16,12 @@ import msgspec
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
+from service.adapters.clock import Deadline
 from service.adapters.logs import log
 from service.adapters.outlet import HEARTBEATS, Form, Outlet
 from service.adapters.upstream import Answer
 from service.core import chat, dialect, pacing, routes
-from service.core.access import ANYONE, Caller, Doors, Keys
+from service.core.access import ANYONE, Caller
 from service.core.chat import Pacing
 from service.core.events import Ending
 from service.core.view import ChatView, PlainView, RawView, View
@@ -28,8 +30,6 @@ from service.gateway import Gateway, Incoming
 from service.relay import Stream
 
 GATEWAY: Final = web.AppKey("gateway", Gateway)
-KEYS: Final = web.AppKey("keys", Keys)
-DOORS: Final = web.AppKey("doors", Doors)
 NOTE: Final = web.RequestKey("note", dict[str, Any])
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,8 +47,8 @@ def routed(app: web.Application) -> web.Application:
     app.router.add_get("/", page)
     app.router.add_get("/pages/{name}", page)
     app.router.add_get("/favicon.ico", no_icon)
-    app.router.add_get("/healthz", health)
-    app.router.add_get("/readyz", health)
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", ready)
     app.router.add_route("*", "/{path:.*}", relay)
     return app
 
@@ -58,18 +58,16 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     """Let in who may come in, turn failures into answers, and write the request's line."""
     gateway = request.app[GATEWAY]
     began = gateway.clock.now()
-    note = request[NOTE] = {"id": secrets.token_hex(8)}
-    status: int | None = None
+    note = request[NOTE] = {"id": secrets.token_hex(8), "status": None}
     try:
         response = await _answer(request, handler)
-        status = response.status
+        note["status"] = response.status
     except asyncio.CancelledError:
         note.setdefault("outcome", "left")
         raise
     finally:
         elapsed = round((gateway.clock.now() - began) * 1000)
-        log.info("request", method=request.method, path=request.path, status=status,
-                 duration_ms=elapsed, **note)  # fmt: skip
+        log.info("request", method=request.method, path=request.path, duration_ms=elapsed, **note)
     return response
 
 
@@ -90,6 +88,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         text = "the relay failed by a fault of its own; its log says more"
         return _refusal(request, Failure("internal", text))
     if not response.prepared:
+        if request.app[GATEWAY].draining:
+            response.force_close()
         response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
     return response
 
@@ -98,10 +98,10 @@ def _admit(request: web.Request) -> Caller:
     """Return who asks; raises Failure."""
     static = request.path in _OPEN or request.path.startswith("/pages/")
     navigates = request.headers.get("Sec-Fetch-Mode") == "navigate"
-    request.app[DOORS].check(request.headers, link=static and navigates)
+    request.app[GATEWAY].doors.check(request.headers, link=static and navigates)
     if "websocket" in request.headers.get("Upgrade", "").lower():
         raise Failure("not_implemented", "this relay speaks no WebSocket: use server-sent events")
-    return ANYONE if static else request.app[KEYS].caller(request.headers)
+    return ANYONE if static else request.app[GATEWAY].keys.caller(request.headers)
 
 
 def _translated(error: web.HTTPException) -> Failure:
@@ -125,6 +125,8 @@ def _refusal(request: web.Request, failure: Failure) -> web.Response:
     )
     if not failure.retryable:
         response.headers["x-should-retry"] = "false"
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
     return response
 
 
@@ -148,8 +150,15 @@ async def no_icon(_: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def health(_: web.Request) -> web.Response:
+async def alive(_: web.Request) -> web.Response:
     """Say that the relay is alive."""
+    return web.json_response({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Say whether new requests are welcome."""
+    if request.app[GATEWAY].draining:
+        return web.json_response({"status": "draining"}, status=503)
     return web.json_response({"status": "ok"})
 
 
@@ -158,12 +167,26 @@ async def relay(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     path, _, query = _raw_target(request).partition("?")
     place = routes.place(path, gateway.prefixes)
-    caller = request.app[KEYS].caller(request.headers)
-    body = await request.read()
+    caller = request.app[GATEWAY].keys.caller(request.headers)
+    body = await _body(request)
     incoming = Incoming(request.method, place, query, list(request.headers.items()), body)
     if place.door == "chat":
         return await _chat(request, caller, incoming)
     return await _v1(request, caller, incoming)
+
+
+async def _body(request: web.Request) -> bytes:
+    """Return the request's body; raises Failure request_timeout if it does not arrive in time."""
+    if not request.can_read_body:
+        return b""
+    gateway = request.app[GATEWAY]
+    seconds = gateway.settings.limits.body_timeout
+    try:
+        async with Deadline(gateway.clock, seconds):
+            return await request.read()
+    except TimeoutError:
+        text = f"the request's body did not arrive within {seconds:g} s (limits.body_timeout)"
+        raise Failure("request_timeout", text) from None
 
 
 def _raw_target(request: web.Request) -> str:
@@ -262,6 +285,7 @@ def _outlet(gateway: Gateway, stream: Stream, view: View, pace: Pacing | None) -
         heartbeat=b"" if isinstance(view, PlainView) else HEARTBEATS[form],
         every=heartbeat.after,
         queue=gateway.settings.limits.queue,
+        patience=gateway.settings.limits.send_timeout,
     )
 
 
@@ -269,9 +293,15 @@ async def _serve(
     request: web.Request, stream: Stream, response: web.StreamResponse, outlet: Outlet
 ) -> web.StreamResponse:
     """Write the stream to its end. A client that leaves takes the upstream's request along."""
+    if request.app[GATEWAY].draining:
+        response.force_close()
     try:
         await response.prepare(request)
+        request[NOTE]["status"] = response.status
         ending = await outlet.run(response)
+    except TimeoutError:
+        _cut_off(request, stream)
+        return response
     finally:
         stream.end()
         _note(request, stream)
@@ -279,6 +309,14 @@ async def _serve(
             response.stop_streaming()
     _close_if_cut(request, ending)
     return response
+
+
+def _cut_off(request: web.Request, stream: Stream) -> None:
+    """End the stream of a client that does not read. What it has not taken is dropped."""
+    text = "the client did not take what it was sent (limits.send_timeout)"
+    stream.end(Failure("client_too_slow", text, stage="stream"))
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _close_if_cut(request: web.Request, ending: Ending) -> None:

@@ -73,11 +73,12 @@ async def _watched_tasks() -> AsyncIterator[None]:
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     if left:
         _, left = await asyncio.wait(left, timeout=TO_END_BY_ITSELF)
-    for task in left:
-        task.cancel()
     if left:
+        said = "\n".join(map(repr, left))
+        for task in left:
+            task.cancel()
         await asyncio.wait(left, timeout=TO_END_BY_ITSELF)
-        pytest.fail("tasks left behind:\n" + "\n".join(map(repr, left)))
+        pytest.fail(f"tasks left behind:\n{said}")
 
 
 class Authority:

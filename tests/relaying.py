@@ -3,11 +3,14 @@
     async with Upstream(sse(*chat(["Hi"]))) as upstream, relaying(upstream.url) as relay:
         async with relay.get("/chat", question="Hello?") as response:
             events = await read_events(response)
+
+`arrived`, `settled` and `until` wait for what happens within this process, without a sleep.
 """
 
+import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +18,17 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiohttp import web
 
+from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
 from service.app import application, runner
 from service.gateway import Gateway
-from service.settings import load
+from service.relay import Stream
+from service.settings import Settings, load
 from service.web import GATEWAY
 
 OPENAI = "https://api.openai.com"
+_TURNS = 100
+"""Turns of the loop in which whatever is on its way within this process arrives."""
 
 
 class Event(NamedTuple):
@@ -40,6 +47,11 @@ class Relay:
         self.url = f"http://127.0.0.1:{port}"
         self.gateway = gateway
         self.session = session
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The streams that are under way."""
+        return list(self.gateway.streams._streams.values())
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, **query: Any):
         """Send GET; the keywords are the query."""
@@ -67,11 +79,7 @@ async def relaying(
     environ = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
     if upstream is not None:
         environ["TELEPRINTER_UPSTREAM_URL"] = f"{upstream}/v1"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "teleprinter.toml")
-        file.write_text(toml)
-        settings = load(environ=environ, config=str(file), cwd=Path(folder))
-    app = application(settings, clock=LoopClock if clock is None else lambda: clock)
+    app = application(_settings(environ, toml), clock=LoopClock if clock is None else lambda: clock)
     serving = runner(app)
     await serving.setup()
     try:
@@ -81,6 +89,13 @@ async def relaying(
             yield Relay(port, app[GATEWAY], session)
     finally:
         await serving.cleanup()
+
+
+def _settings(environ: Mapping[str, str], toml: str) -> Settings:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "teleprinter.toml")
+        file.write_text(toml)
+        return load(environ=environ, config=str(file), cwd=Path(folder))
 
 
 async def read_events(response: aiohttp.ClientResponse) -> list[Event]:
@@ -101,3 +116,22 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
             fields = {}
         else:
             fields = {}
+
+
+async def arrived(response: aiohttp.ClientResponse) -> bytes:
+    """Return what has come of the body and nobody has read, once nothing more is on its way."""
+    await settled()
+    return response.content.read_nowait()
+
+
+async def settled() -> None:
+    """Let the loop turn until nothing is on its way, so that what has not come will not come."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+async def until(true: Callable[[], Any]) -> None:
+    """Let the loop turn until that is true; TimeoutError if it never is."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110  anything may make it true
+            await asyncio.sleep(0)

@@ -5,6 +5,7 @@ netrc), what would be kept between callers (cookies) and what aiohttp would do b
 time-outs) is off.
 """
 
+import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 
@@ -37,6 +38,9 @@ class Lane:
         self._connect = connect
         self._tls = tls
         self._sessions: dict[Proxy, aiohttp.ClientSession] = {}
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def ask(self, order: Order, on_dialled: Callable[[], None]) -> Answer:
         """Send the order through the first proxy that can be dialled; raises the last Failure.
@@ -69,6 +73,22 @@ class Lane:
                 max_field_size=_HEADER_LIMIT,
             )
         return self._sessions[proxy]
+
+    def begin(self) -> None:
+        """Count a stream that may ask."""
+        self._under_way += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        """Count it out: it has no connection any more."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
+    async def retire(self) -> None:
+        """Close when the last stream has ended; nothing new may begin."""
+        await self._idle.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from service.adapters.clock import Clock, Timer
+from service.adapters.clock import Clock, Deadline, Timer
 from service.adapters.replay import WINDOW, Replay
 from service.core.events import Ending
 from service.core.pacing import Pace
@@ -24,7 +24,11 @@ HEARTBEATS: dict[Form, bytes] = {
 
 
 class Outlet:
-    """Writes what a replay holds to a response; `queue`: bytes that the pace may hold."""
+    """Writes what a replay holds to a response.
+
+    `heartbeat`: sent after `every` seconds of silence; `queue`: bytes that the pace may hold;
+    `patience`: seconds that a write may take (0 = as long as it likes).
+    """
 
     def __init__(  # noqa: PLR0913  all are needed, none has a default that fits
         self,
@@ -36,6 +40,7 @@ class Outlet:
         heartbeat: bytes,
         every: float,
         queue: int,
+        patience: float,
     ) -> None:
         self._replay = replay
         self._view = view
@@ -43,6 +48,7 @@ class Outlet:
         self._clock = clock
         self._heartbeat = heartbeat
         self._every = every if heartbeat else 0
+        self._patience = patience
         self._queue = queue if pace is not None else WINDOW
         self._buffer = bytearray()
         self._ending: Ending | None = None
@@ -61,20 +67,29 @@ class Outlet:
         self.send(self._heartbeat)
 
     async def run(self, response: web.StreamResponse) -> Ending:
-        """Write until the stream's end has been written; return it."""
+        """Write until the stream's end has been written; return it.
+
+        Raises TimeoutError when the client does not take what it is sent.
+        """
         self._replay.follow(self._pull)
         self._arm_beat()
         try:
-            self._pull()
-            while True:
-                while self._buffer:
-                    await self._write(response)
-                if self._ending is not None and self._due() is None:
-                    return self._ending
-                self._woken.clear()
-                await self._woken.wait()
+            async with Deadline(self._clock) as slow:
+                return await self._run(response, slow)
         finally:
             self._close()
+
+    async def _run(self, response: web.StreamResponse, slow: Deadline) -> Ending:
+        self._pull()
+        while True:
+            while self._buffer:
+                slow.restart(self._patience)
+                await self._write(response)
+                slow.stop()
+            if self._ending is not None and self._due() is None:
+                return self._ending
+            self._woken.clear()
+            await self._woken.wait()
 
     async def _write(self, response: web.StreamResponse) -> None:
         data, self._buffer = self._buffer, bytearray()

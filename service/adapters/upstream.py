@@ -1,6 +1,7 @@
 """One attempt over one session; the client library's exceptions end here, as Failures."""
 
 import asyncio
+from io import BytesIO
 from types import TracebackType
 from typing import Self
 
@@ -92,7 +93,7 @@ async def attempt(
             order.method,
             URL(order.url, encoded=True),
             headers=order.headers,
-            data=order.body,
+            data=BytesIO(order.body) if order.body else None,  # sent in pieces, however large
             proxy=proxy.url if native else None,
             allow_redirects=False,
             skip_auto_headers=_AUTO_HEADERS,

@@ -58,7 +58,7 @@ class Keys:
 
 
 def _digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
+    return sha256(key.encode(errors="surrogateescape")).digest()  # as aiohttp decodes headers
 
 
 def _presented(headers: Mapping[str, str]) -> tuple[str, str]:
@@ -80,16 +80,16 @@ class Doors:
     def __init__(
         self, listening: Iterable[str], hosts: Iterable[str] = (), origins: Sequence[str] = ()
     ) -> None:
-        self._names = {name.lower() for name in hosts}
+        self._names = {_canonical(name) for name in hosts}
         self._any_address = False
-        for address in listening:
+        for address in map(_canonical, listening):
             if _is_wildcard(address):
                 self._any_address = True
                 self._names |= _LOOPBACK
             elif _is_loopback(address):
                 self._names |= _LOOPBACK | {address}
             else:
-                self._names.add(address.lower())
+                self._names.add(address)
         self.origins = frozenset(origins)
 
     def check(self, headers: Mapping[str, str], *, link: bool = False) -> None:
@@ -108,7 +108,7 @@ class Doors:
             if origin not in self.origins and not _same(origin, host):
                 raise Failure(
                     "forbidden",
-                    f"pages of {origin} may not use this relay:"
+                    f"pages of {origin!r} may not use this relay:"
                     " if they should, add the origin to server.origins",
                 )
         elif not link and headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
@@ -120,11 +120,16 @@ class Doors:
 
 
 def _name(host: str) -> str:
-    """Return a Host header's name without the port, lower case, IPv6 without brackets."""
+    """Return a Host header's name without the port and IPv6's brackets."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return _canonical(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         return ""
+
+
+def _canonical(name: str) -> str:
+    """Return a name in lower case, an address in its one shortest form, as browsers send it."""
+    return str(ipaddress.ip_address(name)) if _is_address(name) else name.lower()
 
 
 def _same(origin: str, host: str) -> bool:

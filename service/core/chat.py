@@ -1,5 +1,6 @@
 """What a request asks: of `/chat`, and what can be told of a `/v1` body without changing it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,10 @@ from service.errors import Failure
 TYPEWRITER_MS = 50
 """Milliseconds between tokens where the typewriter is asked for and nobody said how slow."""
 _LONGEST_DELAY_MS = 60_000
+_DIGITS = re.compile(r"[0-9]{1,9}")
+_EXCERPT = 60  # characters of a wrong value that a message repeats
 _PACES = ("off", "typewriter")
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OWN = frozenset({"question", "pace", "delay_ms", "keep", "ticket", "stream"})
 
 
@@ -30,7 +34,7 @@ class Ask(NamedTuple):
 
     def payload(self, model: str) -> bytes:
         """Return the body as JSON, for this model unless it names its own."""
-        return msgspec.json.encode({"model": model, **self.body, "stream": True})
+        return msgspec.json.encode({**self.body, "model": self.model or model, "stream": True})
 
     @property
     def model(self) -> str | None:
@@ -50,7 +54,7 @@ def from_json(data: bytes) -> Ask:
     """Read the body of `POST /chat`; raises Failure bad_request."""
     try:
         asked = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NO_JSON as error:
         raise _bad(f"the body is not JSON: {error}") from None
     if not isinstance(asked, dict):
         raise _bad('the body must be a JSON object such as {"question": "…"}')
@@ -61,9 +65,9 @@ def from_json(data: bytes) -> Ask:
         body["messages"] = _messages(asked.get("question"))
     if not isinstance(body["messages"], list) or not body["messages"]:
         raise _bad("messages must be a list with at least one message")
-    if not isinstance(body.get("model", ""), str):
+    if not isinstance(body.get("model"), str | None):
         raise _bad("model must be a text")
-    if body.get("n", 1) not in {1, None}:
+    if body.get("n") not in (1, None):  # no set: it may be a list
         raise _bad("n must be 1: an event stream has one answer")
     pace = asked.get("pace")
     if pace is not None and not isinstance(pace, str):
@@ -77,21 +81,31 @@ def _messages(question: Any) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def _delay(value: Any) -> int | None:
+def _delay(value: Any, name: str = "delay_ms") -> int | None:
     if value is None:
         return None
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if not isinstance(number, int) or not 0 <= number <= _LONGEST_DELAY_MS:
-        raise _bad(f"delay_ms must be a whole number from 0 to {_LONGEST_DELAY_MS}, not {value!r}")
+    number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+    if type(number) is not int or not 0 <= number <= _LONGEST_DELAY_MS:
+        wrong = repr(value)[:_EXCERPT]
+        raise _bad(f"{name} must be a whole number from 0 to {_LONGEST_DELAY_MS}, not {wrong}")
     return number
 
 
-def pacing(pace: str | None, delay_ms: int | None, default: Pacing) -> Pacing:
-    """Return the pace that was asked for, else the default; raises Failure bad_request."""
+def pacing(
+    pace: str | None,
+    delay_ms: int | None,
+    default: Pacing,
+    names: tuple[str, str] = ("pace", "delay_ms"),
+) -> Pacing:
+    """Return the pace that was asked for, else the default; raises Failure bad_request.
+
+    `names`: what pace and delay are called where they were asked for.
+    """
     if pace is not None and pace not in _PACES:
-        raise _bad(f"pace must be one of {', '.join(_PACES)}, not {pace!r}")
+        wrong = repr(pace)[:_EXCERPT]
+        raise _bad(f"{names[0]} must be one of {', '.join(_PACES)}, not {wrong}")
     if delay_ms and pace not in {None, "typewriter"}:
-        raise _bad(f"delay_ms needs the pace typewriter, not {pace}")
+        raise _bad(f"{names[1]} needs the {names[0]} typewriter, not {pace}")
     name = pace or ("typewriter" if delay_ms else default.name)
     if name != "typewriter" or delay_ms == 0:
         return Pacing("off" if delay_ms == 0 else name, 0)
@@ -101,8 +115,9 @@ def pacing(pace: str | None, delay_ms: int | None, default: Pacing) -> Pacing:
 
 def pacing_of_headers(headers: Mapping[str, str]) -> Pacing:
     """Return what Teleprinter-Pace and Teleprinter-Delay ask for; raises Failure bad_request."""
-    pace, delay = headers.get("Teleprinter-Pace"), headers.get("Teleprinter-Delay")
-    return pacing(pace, _delay(delay), Pacing("off", 0))
+    names = "Teleprinter-Pace", "Teleprinter-Delay"
+    pace, delay = (headers.get(name) for name in names)
+    return pacing(pace, _delay(delay, names[1]), Pacing("off", 0), names)
 
 
 class Glance(msgspec.Struct):
@@ -121,7 +136,7 @@ def glance(data: bytes) -> Glance:
         return Glance()
     try:
         return _glance(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return Glance()
 
 

@@ -24,6 +24,8 @@ from service.errors import Failure
 
 _encode = msgspec.json.encode
 _loads = msgspec.json.decode
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NO_WORDS = "an error, without a word about it"
 
 
 class Dialect:
@@ -43,7 +45,8 @@ class Dialect:
 
     def read_rest(self, rest: bytes) -> Event | None:
         """Return what bytes without their blank line mean at the end, None if they are a torso."""
-        if self.trusting or sse.payload(rest) == b"[DONE]":
+        blank = not rest.strip(b"\r\n")
+        if blank or self.trusting or sse.payload(rest) == b"[DONE]":
             return self.read(rest + b"\n\n")
         return None
 
@@ -115,10 +118,8 @@ class Chat(Dialect):
             self.complete = self.over = True
             return QUIET
         try:
-            chunk = _chunk(data)
-        except msgspec.ValidationError:
-            chunk = _lenient(_loads(data))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            chunk = _parse(data)
+        except _NO_JSON:
             return MALFORMED
         return self._read_chunk(chunk)
 
@@ -127,8 +128,8 @@ class Chat(Dialect):
             self.model = chunk.model
         if chunk.usage is not None:
             self.usage = chunk.usage
-        if chunk.error is not None or chunk.object == "error":
-            return self._failed(chunk.error if chunk.error is not None else chunk.message)
+        if chunk.error or chunk.object == "error":
+            return self._failed(chunk.error or chunk.message)
         choices = chunk.choices
         if not choices:
             return QUIET
@@ -148,7 +149,7 @@ class Chat(Dialect):
             self.complete = self.over
 
     def _failed(self, error: Any) -> Event:
-        self.error = error
+        self.error = error or _NO_WORDS
         self.complete = True
         return QUIET
 
@@ -158,7 +159,7 @@ class Chat(Dialect):
             return COMMENT
         try:
             return self._failed(_loads(error))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NO_JSON:
             return self._failed(error.decode(errors="replace"))
 
     def error_frame(self, failure: Failure) -> bytes:
@@ -180,6 +181,14 @@ def _event(choices: list[_Choice]) -> Event:
         text or reasoning or calls or delta.function_call or delta.audio or len(choices) > 1
     )
     return Event(content=content, text=text, reasoning=reasoning, tool_calls=calls)
+
+
+def _parse(data: bytes) -> _Chunk:
+    """Return a chunk, as well as it can be read; raises one of _NO_JSON."""
+    try:
+        return _chunk(data)
+    except msgspec.ValidationError:
+        return _lenient(_loads(data))
 
 
 def _lenient(value: Any) -> _Chunk:
@@ -237,12 +246,13 @@ def _parts(value: Any) -> str | None:
 
 
 class _Typed(msgspec.Struct, gc=False):
-    type: str | None = None
+    type: Any = None
     delta: Any = None
+    content_block: Any = None
     error: Any = None
     message: Any = None
     response: Any = None
-    sequence_number: int | None = None
+    sequence_number: Any = None
     usage: Any = None
 
 
@@ -264,24 +274,29 @@ class _TypedDialect(Dialect):
             return COMMENT
         try:
             message = _typed(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _NO_JSON:
             return QUIET if data == b"[DONE]" else MALFORMED
-        kind = message.type or (sse.field(frame, b"event") or b"").decode(errors="replace")
-        self._note_end(kind, message)
-        return self._content(kind, message)
-
-    def _note_end(self, kind: str, message: _Typed) -> None:
-        if kind in self.fails or (message.error is not None and not kind):
+        kind = _text(message.type) or (sse.field(frame, b"event") or b"").decode(errors="replace")
+        if kind in self.fails or (message.error and not kind):
             self.complete = True
-            self.error = message.error if message.error is not None else message.message
-        elif kind in self.completes:
+            self.error = message.error or message.message or _NO_WORDS
+            return QUIET
+        if kind in self.completes:
             self.complete = True
             self.over = kind in self.ends
         if message.usage is not None:
-            self.usage = message.usage
+            self.usage = _merged(self.usage, message.usage)
+        return self._content(kind, message)
 
     def _content(self, kind: str, message: _Typed) -> Event:
         raise NotImplementedError
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Return the newer counts, and the older ones that they do not repeat, as Anthropic's."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return old | {name: count for name, count in new.items() if count is not None}
 
 
 class Responses(_TypedDialect):
@@ -293,13 +308,13 @@ class Responses(_TypedDialect):
     _sequence = 0
 
     def _content(self, kind: str, message: _Typed) -> Event:
-        if message.sequence_number is not None:
+        if isinstance(message.sequence_number, int):
             self._sequence = message.sequence_number
-        if isinstance(response := message.response, dict):
-            self.model = response.get("model") or self.model
-            self.usage = response.get("usage") or self.usage
-            if kind == "response.failed":
-                self.error = response.get("error") or kind
+        response = message.response if isinstance(message.response, dict) else {}
+        self.model = _text(response.get("model")) or self.model
+        self.usage = response.get("usage") or self.usage
+        if kind == "response.failed":
+            self.error = response.get("error") or _NO_WORDS
         if not kind.endswith(".delta"):
             return QUIET
         text = message.delta if isinstance(message.delta, str) else ""
@@ -323,24 +338,27 @@ class Responses(_TypedDialect):
 
 
 class Anthropic(_TypedDialect):
-    """`/messages`: `message_stop`."""
+    """`/messages`: `message_stop`. A block that begins without text is no content, like a role."""
 
     completes = frozenset({"message_stop"})
     ends = completes
+    empties = frozenset({"text", "text_delta", "thinking", "thinking_delta"})
 
     def _content(self, kind: str, message: _Typed) -> Event:
         if kind == "ping":
             return COMMENT
         if kind == "message_start" and isinstance(message.message, dict):
-            self.model = message.message.get("model")
+            self.model = _text(message.message.get("model"))
             self.usage = message.message.get("usage")
-        delta = message.delta if isinstance(message.delta, dict) else {}
+        part = message.content_block if kind == "content_block_start" else message.delta
+        part = part if isinstance(part, dict) else {}
         if kind == "message_delta":
-            self.finish_reason = delta.get("stop_reason") or self.finish_reason
-        if not kind.startswith("content_block_"):
+            self.finish_reason = _text(part.get("stop_reason")) or self.finish_reason
+        if kind not in {"content_block_start", "content_block_delta"}:
             return QUIET
-        text, thinking = _text(delta.get("text")), _text(delta.get("thinking"))
-        return Event(content=True, text=text or "", reasoning=thinking or "")
+        text, thinking = _text(part.get("text")) or "", _text(part.get("thinking")) or ""
+        content = bool(text or thinking) or _text(part.get("type")) not in self.empties
+        return Event(content=content, text=text, reasoning=thinking)
 
     def refusal(self, failure: Failure) -> dict[str, Any]:
         """Return Anthropic's error object."""
@@ -364,6 +382,8 @@ class Media(_TypedDialect):
     )
 
     def _content(self, kind: str, message: _Typed) -> Event:
+        if kind.endswith((".delta", ".partial_image")):
+            self.complete = False
         text = message.delta if isinstance(message.delta, str) else ""
         return Event(content=True, text=text if kind == "transcript.text.delta" else "")
 

@@ -5,7 +5,7 @@ msgspec says "Expected `int` <= 65535 - at `$.port`", a user reads "expected a p
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 from msgspec import Meta, Struct, ValidationError
@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, ValidationError
 from service.core.tables import Rejected
 
 _ERROR: Final = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?")
+_PATH: Final = re.compile(r"(\w+)(\[.*\])?\.?(.*)")
 _KEY: Final = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<key>.*)`")
 
 
@@ -40,12 +41,15 @@ def fault_of(error: ValidationError | Rejected, kind: type[Struct]) -> Fault:
     return Fault(below, f"is missing: expected {_description(kind, below)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean …?" for the known name most like this one, else their list."""
-    names = list(known)
-    if close := difflib.get_close_matches(name, names, 1):
-        return f"; did you mean {close[0]}?"
-    return f"; expected one of {', '.join(names)}"
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return "; did you mean …?" for the known name most like this one, else their list.
+
+    A prefix that all of them share does not make names alike.
+    """
+    names = [other.removeprefix(prefix) for other in known]
+    if close := difflib.get_close_matches(name.removeprefix(prefix), names, 1):
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; expected one of {', '.join(prefix + other for other in names)}"
 
 
 def _join(path: str, field: str) -> str:
@@ -58,13 +62,21 @@ def _fields(kind: type[Struct], path: str) -> tuple[str, ...]:
 
 
 def _description(kind: type[Struct], path: str) -> str:
-    """Return what the innermost field of a path such as `clocks.idle` or `hosts[0]` expects."""
-    field, _, below = re.sub(r"\[.*?\]", "", path).partition(".")
-    hint = _hints(kind)[field]
+    """Return what a field expects, such as `clocks.idle`; of `hosts[0]` what its entries do."""
+    found = _PATH.fullmatch(path)
+    name, entry, below = found.groups() if found else (path, "", "")
     if below:
-        return _description(_struct(hint), below)
-    parts = [meta for part in (hint, *get_args(hint)) for meta in getattr(part, "__metadata__", ())]
-    return next(m.description for m in parts if isinstance(m, Meta) and m.description)
+        return _description(_struct(_hints(kind)[name]), below)
+    return list(_descriptions(_hints(kind)[name]))[-1 if entry else 0]
+
+
+def _descriptions(hint: Any) -> Iterator[str]:
+    """Yield the descriptions in a type, from the outside in."""
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.description:
+            yield meta.description
+    for part in get_args(hint):
+        yield from _descriptions(part)
 
 
 def _hints(kind: type[Struct]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from service.core.secret import Secret
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 1 to 65535, or 0 for any")]
 Seconds = Annotated[float, Meta(ge=0, le=86400, description="seconds from 0 (off) to 86400")]
 Millis = Annotated[int, Meta(ge=0, le=60000, description="whole milliseconds from 0 to 60000")]
+Count = Annotated[int, Meta(ge=0, description="a whole number, 0 for no bound")]
 Size = Annotated[int, Meta(ge=1, description="a whole number of bytes, 1 or more")]
 Flag = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(min_length=1, description="a text that is not empty")]
@@ -22,7 +23,7 @@ Name = Annotated[
 Host = Annotated[
     str,
     Meta(
-        pattern=r"^([A-Za-z0-9_.-]+|\[?[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+\]?)\Z",
+        pattern=r"^([A-Za-z0-9_.-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?)\Z",
         description="a host name such as relay.lan, without scheme and port",
     ),
 ]

@@ -15,16 +15,22 @@ from urllib.parse import quote, unquote, urlsplit
 from service.core.secret import Secret
 
 # The defaults of Chromium's net/docs/proxy.md; curl agrees but for plain http, where it takes 1080.
-PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080}
-PORTS.update(socks5=1080, socks5h=1080)
+_PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
 
 _SHAPE = "SCHEME://[USER:PASSWORD@]HOST[:PORT], such as socks5h://127.0.0.1:1080"
-_KINDS = "http, https, socks4, socks4a, socks5, socks5h"
+_KINDS = ", ".join(_PORTS)
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
     r"(?:(?P<login>[^/?#\s]*)@)?"  # up to the last @, as browsers and curl read it
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[\w.-]+))"
-    r"(?::(?P<port>[0-9]{1,5}))?/?"
+    r"(?::(?P<port>[0-9]{1,9}))?/?"
 )
 _BARE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):[0-9]{1,5}")
 _FIELD_LIMIT = 255  # bytes of a user name or password in SOCKS5, RFC 1929
@@ -85,7 +91,7 @@ def parse(text: str) -> Proxy:
     if not separator:
         raise ValueError(_schemeless(text))
     scheme = scheme.lower()
-    if scheme not in PORTS:
+    if scheme not in _PORTS:
         raise ValueError(f"unknown kind of proxy before ://, expected one of {_KINDS}")
     found = _URL.fullmatch(text)
     if not found:
@@ -116,7 +122,7 @@ def _host(found: re.Match[str]) -> str:
 
 
 def _port(scheme: str, digits: str | None) -> int:
-    port = int(digits) if digits else PORTS[scheme]
+    port = int(digits) if digits else _PORTS[scheme]
     if not 1 <= port <= _PORT_LIMIT:
         raise ValueError("expected a port from 1 to 65535")
     return port

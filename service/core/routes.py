@@ -37,24 +37,24 @@ def place(path: str, prefixes: Iterable[str]) -> Place:
     """Take a raw path without its query apart; raises Failure not_found, bad_request."""
     if any(unquote(part) in {".", ".."} for part in re.split("/|%2f", path, flags=re.IGNORECASE)):
         raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
-    for prefix in sorted({*prefixes, ""}, key=len, reverse=True):
-        if not path.startswith(f"{prefix}/"):
-            continue
+    fitting = [prefix for prefix in {*prefixes, ""} if path.startswith(f"{prefix}/")]
+    for prefix in sorted(fitting, key=len, reverse=True):
         door, slash, rest = path[len(prefix) + 1 :].partition("/")
         if door == "chat" and not slash:
             return Place(prefix, "chat", "")
         if door == "v1" and rest:
             return Place(prefix, "v1", rest)
-    raise Failure("not_found", _whereabouts(path))
+    raise Failure("not_found", _whereabouts(path, max(fitting, key=len, default="")))
 
 
-def _whereabouts(path: str) -> str:
+def _whereabouts(path: str, prefix: str) -> str:
     known = re.search(
         r"/(chat/completions|completions|embeddings|models|responses|messages|files|audio/\w+|images/\w+)/?$",
         path,
     )
     if known:
-        return f"there is nothing at {path}: the API is below /v1, so ask for /v1{known.group()}"
+        right = f"{prefix}/v1{known.group()}"
+        return f"there is nothing at {path}: the API is below {prefix}/v1, so ask for {right}"
     return "there is nothing here: the page is at /, the event stream at /chat, the API below /v1"
 
 
@@ -88,15 +88,23 @@ HOP_BY_HOP = frozenset(
 _NOT_UP = HOP_BY_HOP | {
     "host",
     "content-length",
-    "content-encoding",  # the body was decoded on the way in
     "accept-encoding",  # compressed streams come in lumps
     "expect",
     "forwarded",
+    "x-forwarded",
+    "x-original-forwarded-for",
     "x-real-ip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-originating-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-envoy-external-address",
+    "x-azure-clientip",
+    "client-ip",
     "true-client-ip",
     "fastly-client-ip",
+    "fly-client-ip",
     "via",
     "cookie",
     "origin",
@@ -109,8 +117,9 @@ _NOT_DOWN = HOP_BY_HOP | {
     "set-cookie",
     "strict-transport-security",
     "alt-svc",
-    "content-encoding",  # the body was decoded on the way in
 }
+
+_DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 Headers = list[tuple[str, str]]
 
@@ -122,7 +131,9 @@ def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] 
     return [
         (name, value)
         for name, value in headers
-        if (low := name.lower()) not in barred and not low.startswith(_NOT_UP_PREFIXES)
+        if (low := name.lower()) not in barred
+        and not low.startswith(_NOT_UP_PREFIXES)
+        and not _was_decoded(low, value)
     ]
 
 
@@ -133,8 +144,15 @@ def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     return [
         (name, value)
         for name, value in headers
-        if (low := name.lower()) not in barred and not low.startswith("access-control-")
+        if (low := name.lower()) not in barred
+        and not low.startswith("access-control-")
+        and not _was_decoded(low, value)
     ]
+
+
+def _was_decoded(name: str, value: str) -> bool:
+    """Tell whether this is the coding of a body that aiohttp decoded on the way in."""
+    return name == "content-encoding" and value.lower() in _DECODED
 
 
 def _named(headers: Iterable[tuple[str, str]]) -> set[str]:

@@ -16,6 +16,7 @@ import re
 BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_CR = 0x0D
 _OVERLAP = 3  # a blank line has at most four bytes
 
 
@@ -29,11 +30,15 @@ class Framer:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
+        self._bare_cr = False  # the last frame ended with a CR that may be half of a CR LF
+        self.halved = False
+        """The last frame ended with half of its second CR LF."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that these bytes complete; raises FrameTooLong."""
         whole = data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2
-        single = whole and not self._buffer and b"\r" not in data  # nearly every read of tokens
+        fresh = not (self._buffer or self._bare_cr)
+        single = whole and fresh and b"\r" not in data  # nearly every read of tokens
         frames = [data] if single else self._cut(data)
         if len(self._buffer) > self._limit or any(len(frame) > self._limit for frame in frames):
             raise FrameTooLong(f"a frame is longer than {self._limit} bytes")
@@ -44,10 +49,14 @@ class Framer:
         seen = max(0, len(buffer) - _OVERLAP)
         buffer += data
         frames, start = [], 0
+        if self._bare_cr and buffer.startswith(b"\n"):
+            seen = max(seen, 1)
         while blank := _BLANK_LINE.search(buffer, max(seen, start)):
             frames.append(bytes(buffer[start : blank.end()]))
             start = blank.end()
         if start:
+            self._bare_cr = buffer[start - 1] == _CR
+            self.halved = buffer.endswith(b"\r\n\r", 0, start)
             del buffer[:start]
         return frames
 

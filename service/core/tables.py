@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from service.core.fields import (
+    Count,
     Flag,
     Headers,
     Hidden,
@@ -78,6 +79,9 @@ class Server(Table, frozen=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="debug, info, warning or error"),
     ] = "info"
+    drain: Seconds = 15.0
+    tls_cert: Annotated[str, Meta(description="the path of a PEM file")] = ""
+    tls_key: Annotated[str, Meta(description="the path of a PEM file")] = ""
 
     def __post_init__(self) -> None:
         force_setattr(self, "host", self.host.strip("[]"))
@@ -143,11 +147,20 @@ class Heartbeat(Table, frozen=True):
 
 
 class Limits(Table, frozen=True):
-    """Bytes: of a request's body, of one frame, of what a paced stream may hold back."""
+    """Bounds; 0 = none, for those that may be.
+
+    Bytes of a request's body, of one frame, of what a paced stream may hold back; open streams in
+    all and for one caller; seconds for a request's body to arrive, for a client to take what it is
+    sent.
+    """
 
     body: Size = 32 * 1024 * 1024
     frame: Size = 16 * 1024 * 1024
     queue: Size = 1024 * 1024
+    streams: Count = 0
+    streams_per_caller: Count = 0
+    body_timeout: Seconds = 60.0
+    send_timeout: Seconds = 120.0
 
 
 class Upstream(Table, frozen=True):

@@ -1,0 +1,233 @@
+"""What must work with every client.
+
+A test file names its clients and gets every case with each of them:
+
+    class TestNode(Cases):
+        CLIENTS = (NodeClient("node-openai", ...), ...)     # test_cut[node-openai: cut]
+
+Every client reports alike, whatever its own words are: {"text"}, {"reasoning"}, {"done"},
+{"error": {...}}, and {"lost"} with its own word for how its connection ended.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pytest
+
+from client_scene import COMPLETIONS, Api, Scene, answer, scene
+from fakes import SocksProxy, Wire, reply, sse
+
+HEARTBEAT = b": keep-alive\n\n"
+AFTER, OPEN_AFTER = 15, 20
+"""Seconds of the settings heartbeat.after and heartbeat.open_after, by default."""
+INCOMPLETE = "before it said that the answer was complete"
+
+
+class Running(Protocol):
+    """A client at work."""
+
+    async def says(self) -> Any:
+        """Return its next report."""
+
+    async def rest(self) -> list[Any]:
+        """Return its reports up to its end."""
+
+    def abort(self) -> object:
+        """Let it abort its request."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client.
+
+    chat         it asks `/chat`, and sends no key; else its API below `/v1`
+    lost         what it says when a stream is cut, behind the error that it was told
+    sees_status  it can tell the status of a refusal
+    refused      what else it says of one
+    attempts     how often it asks an upstream that answers 429
+    """
+
+    name: str
+    api: Api = COMPLETIONS
+    chat: bool = False
+    lost: tuple[Any, ...] = ()
+    sees_status: bool = True
+    refused: tuple[Any, ...] = ()
+    attempts: int = 1
+
+    def run(
+        self, url: str, question: str = "Hi", **job: Any
+    ) -> AbstractAsyncContextManager[Running]:
+        """Ask the relay at this URL."""
+        raise NotImplementedError
+
+
+class Cases:
+    """The cases; each client has a real program, and time is the test's."""
+
+    CLIENTS: ClassVar[Sequence[Client]]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each test its clients, with ids such as `curl: error status 401`."""
+        case = metafunc.function.__name__.removeprefix("test_").replace("_", " ")
+        if "client" in metafunc.fixturenames:
+            rows = list(self._rows(case, (401, 429) if "status" in metafunc.fixturenames else ()))
+            names = "client, status" if "status" in metafunc.fixturenames else "client"
+            metafunc.parametrize(names, rows)
+
+    def _rows(self, case: str, statuses: Sequence[int]) -> Iterator[Any]:
+        for client in self.CLIENTS:
+            yield from (
+                pytest.param(client, status, id=f"{client.name}: {case} {status}")
+                for status in statuses
+            )
+            if not statuses:
+                yield pytest.param(client, id=f"{client.name}: {case}")
+
+    async def test_plain(self, client: Client):
+        """What the upstream streams is what the program gets, token by token, and its end.
+
+        The key of a client that has one goes to the upstream.
+        """
+        async with (
+            scene(sse(*client.api.frames("Hel", "lo"))) as at,
+            client.run(at.url) as program,
+        ):
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+        (request,) = at.upstream.requests
+        assert request.target == client.api.path
+        assert request.json()["stream"] is True
+        assert at.proxy.targets == [f"127.0.0.1:{at.upstream.port}"]
+        if not client.chat:
+            name, value = client.api.credential
+            assert request.get_all(name) == [value]
+
+    async def test_socks(self, client: Client):
+        """It is the same through a SOCKS proxy, that resolves the name."""
+        async with (
+            scene(sse(*client.api.frames("Hel", "lo")), way=SocksProxy) as at,
+            client.run(at.url) as program,
+        ):
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+        assert [dial.port for dial in at.proxy.targets] == [at.upstream.port]
+
+    async def test_cjk_and_emoji(self, client: Client):
+        """Text arrives as it was sent, both ways, whatever the upstream's packets cut in two."""
+        tokens = ["你好", "，世界", "👩‍👩‍👧‍👦", "🇨🇳", "かな한글", "e\u0301", "\u2028", '"\\\n']
+        question = "天気は？ 👋🏽 &+%="
+        async with (
+            scene(sse(*client.api.frames(*tokens), split=1)) as at,
+            client.run(at.url, question) as program,
+        ):
+            assert await program.rest() == [*({"text": text} for text in tokens), done(client)]
+        (request,) = at.upstream.requests
+        assert request.json()["messages"][0]["content"] == question
+
+    async def test_heartbeat_before_the_first_token(self, client: Client):
+        """An upstream that thinks: the response is opened, comments come, none is taken for text.
+
+        `/v1` waits OPEN_AFTER before it opens the response; `/chat` opened it at once.
+        """
+        async with scene() as at, client.run(at.url) as program:
+            _, wire = await at.upstream.next()
+            if client.chat:
+                await at.tap.passed(b"event: start\n")
+            else:
+                await at.clock.armed(at.clock.now() + OPEN_AFTER)
+            at.clock.advance(OPEN_AFTER)
+            await at.tap.passed(HEARTBEAT)
+            at.clock.advance(AFTER)
+            await at.tap.passed(HEARTBEAT, times=2)
+            await answer(wire, *client.api.frames("Hel", "lo"))
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+
+    async def test_heartbeat_between_tokens(self, client: Client):
+        """A pause of the upstream's: comments come between two tokens, and harm neither."""
+        async with scene() as at, client.run(at.url) as program:
+            wire = await self._begun(at, client, program)
+            for beats in (1, 2):
+                at.clock.advance(AFTER)
+                await at.tap.passed(HEARTBEAT, beats)
+            await wire.chunk(client.api.token("lo") + client.api.closing)
+            await wire.end()
+            assert await program.rest() == [{"text": "lo"}, done(client)]
+
+    async def test_cut(self, client: Client):
+        """The upstream's connection ends in the middle: the program learns of it; nothing is done.
+
+        What came before is there. The relay asks the upstream no second time.
+        """
+        async with scene() as at, client.run(at.url) as program:
+            wire = await self._begun(at, client, program)
+            wire.close()
+            error, *lost = await program.rest()
+            assert "the upstream" in error["error"]["message"]
+            assert error["error"].get("code") in {"upstream_cut", None}
+            assert lost == list(client.lost)
+        assert len(at.upstream.requests) == 1
+
+    async def test_end_without_a_finish(self, client: Client):
+        """The upstream's body ends as bodies do, but it never said so: that is a cut too."""
+        async with scene() as at, client.run(at.url) as program:
+            wire = await self._begun(at, client, program)
+            await wire.end()
+            error, *lost = await program.rest()
+            assert INCOMPLETE in error["error"]["message"]
+            assert lost == list(client.lost)
+
+    async def test_error_status(self, client: Client, status: int):
+        """The upstream refuses: the program gets the status and the words.
+
+        429: an SDK waits as long as the upstream's `retry-after-ms` says, and asks twice more.
+        """
+        words = json.dumps(client.api.refusal("配额已用完"))
+        refuse = reply(status, words, content_type="application/json", retry_after_ms="1")
+        async with scene(refuse) as at, client.run(at.url) as program:
+            error, *lost = await program.rest()
+            assert error["error"]["status"] == status
+            assert "配额已用完" in error["error"]["message"]
+            assert lost == list(client.lost if client.chat else client.refused)
+        assert len(at.upstream.requests) == (client.attempts if status == 429 else 1)
+
+    async def test_refused_by_the_relay(self, client: Client):
+        """The relay itself refuses with a status, and asks no upstream."""
+        async with scene(keys="me:another-key") as at, client.run(at.url) as program:
+            said = await program.rest()
+            if client.sees_status:
+                error = said.pop(0)["error"]
+                assert error["status"] == 401
+                assert "key" in error["message"]
+            assert said == list(client.refused)
+        assert at.upstream.requests == []
+
+    async def test_cancel(self, client: Client):
+        """The program aborts: the upstream's connection is closed while time stands still."""
+        async with scene() as at, client.run(at.url) as program:
+            wire = await self._begun(at, client, program)
+            program.abort()
+            await at.upstream.until(wire.closed.is_set)
+            await program.rest()
+
+    async def test_cancel_before_the_first_token(self, client: Client):
+        """The same while the upstream has not answered yet."""
+        async with scene() as at, client.run(at.url) as program:
+            _, wire = await at.upstream.next()
+            program.abort()
+            await at.upstream.until(wire.closed.is_set)
+            assert await program.rest() == []
+
+    async def _begun(self, at: Scene, client: Client, program: Running) -> Wire:
+        """Return the way of an answer whose first token has arrived."""
+        _, wire = await at.upstream.next()
+        await wire.head(content_type="text/event-stream")
+        await wire.chunk(client.api.opening + client.api.token("Hel"))
+        assert await program.says() == {"text": "Hel"}
+        return wire
+
+
+def done(client: Client) -> dict[str, str]:
+    """Return the report of a good end."""
+    return {"done": client.api.finish}

@@ -1,0 +1,7 @@
+// EventSource: the package of that name, or Node's own where the job says `own`.
+import { EventSource } from "eventsource";
+
+import "./follow.mjs";
+import { job, say, signal } from "./report.mjs";
+
+await follow.eventSource(job.own ? globalThis.EventSource : EventSource, job, say, signal);

@@ -1,0 +1,66 @@
+// Clients that a platform brings along: a module for Node, and as it stands a script for a page.
+// Each follows GET or POST /chat and says: text, reasoning, tools, done, error, and how it was lost.
+
+const SAYS = {
+  answer: ({ content }) => ({ text: content }),
+  reasoning: ({ content }) => ({ reasoning: content }),
+  tool_calls: ({ tool_calls }) => ({ tools: tool_calls }),
+  done: ({ finish_reason }) => ({ done: finish_reason }),
+  error: ({ code, message, status }) => ({ error: { code, message, status } }),
+};
+
+globalThis.follow = {
+  /** Reports one event of /chat; `start` has nothing to tell. */
+  event(name, data, say) {
+    if (name in SAYS) say(SAYS[name](JSON.parse(data)));
+  },
+
+  /** Follows with an EventSource until it is closed; `stays`: nobody closes it after `done`. */
+  eventSource(EventSource, { url, stays }, say, signal) {
+    return new Promise((closed) => {
+      const source = new EventSource(`${url}`);
+      const close = () => closed(source.close());
+      signal.addEventListener("abort", close);
+      for (const name of Object.keys(SAYS)) {
+        source.addEventListener(name, ({ data }) => data && follow.event(name, data, say));
+      }
+      if (!stays) source.addEventListener("done", close);
+      source.addEventListener("error", ({ data }) => {
+        if (data) return; // the event of /chat; without data it is the EventSource's own
+        const over = source.readyState === source.CLOSED;
+        say({ lost: over ? "closed" : "connecting" });
+        if (over) closed();
+      });
+    });
+  },
+
+  /** POSTs, hands the body's text to `read` piece by piece, and reports how it broke. */
+  async post({ url, body, headers }, read, say, signal) {
+    try {
+      const response = await fetch(url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...headers },
+        body: JSON.stringify(body),
+        signal,
+      });
+      if (!response.ok) return say({ error: { status: response.status, ...(await response.json()).error } });
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let piece; !(piece = await reader.read()).done; ) read(piece.value);
+    } catch (error) {
+      if (!signal.aborted) say({ lost: error.name });
+    }
+  },
+
+  /** Returns what many pages have instead of a parser: events end at a blank line, and that is it. */
+  byBlankLines(say) {
+    let held = "";
+    return (text) => {
+      const blocks = (held + text).split("\n\n");
+      held = blocks.pop();
+      for (const block of blocks) {
+        const field = (name) => block.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
+        if (field("data")) follow.event(field("event"), field("data"), say);
+      }
+    };
+  },
+};
