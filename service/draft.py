@@ -114,13 +114,14 @@ class Draft:
 
     def fault(self, fault: Fault) -> None:
         """Add the line about a fault: the key as its user knows it, the place and the reason."""
-        base, entry = re.fullmatch(r"(.*?)(?:\[(\d+)\])?", fault.path).groups()  # type: ignore[union-attr]
+        base, entry = re.fullmatch(r"(?s)(.*?)(?:\[(\d+)\])?", fault.path).groups()  # type: ignore[union-attr]
         given = self._given.get(base)
         if given:
             name = f"{given.name}, entry {int(entry) + 1}" if entry else given.name
             value = None if entry else given.value
         else:
-            name, value = fault.path, None if fault.unknown else _at(self._raw, fault.path)
+            name = json.dumps(fault.path, ensure_ascii=False)[1:-1]  # a key may hold line ends
+            value = None if fault.unknown else _at(self._raw, fault.path)
         place = given.place if given else self._file
         self.faults.append(f"{name}{_shown(fault.path, value)} ({place}): {fault.reason}")
 

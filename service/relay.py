@@ -104,13 +104,18 @@ class Stream:
 
     async def ready(self) -> None:
         """Wait until the client's response may begin; raises Failure if it is to be a refusal."""
-        if self._order.streams and not self._opened and self._terms.open_after > 0:
-            when = self._began + self._terms.open_after
-            self._early = self._clock.call_at(when, self._open)
+        if self._order.streams:
+            self._hold_back()
         await self._ready.wait()
         ending = self.replay.ending
         if ending is not None and ending.failure is not None and not (self._opened or ending.said):
             raise ending.failure
+
+    def _hold_back(self) -> None:
+        """Let the client wait for the first content, so long and no longer."""
+        if self._early is None and not self._opened and self._terms.open_after > 0:
+            when = self._clock.now() + self._terms.open_after
+            self._early = self._clock.call_at(when, self._open)
 
     @property
     def framed(self) -> bool:
@@ -136,8 +141,12 @@ class Stream:
         except (TimeoutError, Failure) as error:
             if self.dialect.complete:  # the upstream had said so; how it hung up does not matter
                 self._conclude()
+            elif isinstance(error, TimeoutError):
+                self._finish(self._overdue())
             else:
-                self._finish(error if isinstance(error, Failure) else self._overdue())
+                if error.stage == "stream":  # of the body: whether content has come is known here
+                    error.stage = self._stage
+                self._finish(error)
         except asyncio.CancelledError:
             self._finish(self._parting, "left")
             raise
@@ -166,12 +175,13 @@ class Stream:
             self._stage = "first_token"
             self._framer = Framer(self._terms.frame)
             self.answer = answer
+            self._hold_back()
             deadline.restart(self._terms.first_token)
             return
         deadline.restart(self._terms.idle)
         if self._opened:
             raise await _refusal(answer)
-        if success and self._order.streams and answer.content_type != "application/json":
+        if success and self._order.streams and not _is_answer(answer.content_type):
             raise _no_stream(answer)
         self._stage = "stream"
         self.dialect = Plain()
@@ -192,9 +202,19 @@ class Stream:
 
     def _feed(self, data: bytes) -> bool:
         """Hand bytes on as whole frames; return whether they re-arm the idle clock."""
+        if self._framer is None:
+            return self._take([data])
+        try:
+            return self._take(self._framer.feed(data))
+        except FrameTooLong as error:
+            self._take(error.frames)
+            text = f"the upstream's stream cannot be followed: {error}"
+            raise Failure("upstream_malformed", text, stage="stream") from None
+
+    def _take(self, raws: list[bytes]) -> bool:
         alive = False
         frames = []
-        for raw in self._cut(data):
+        for raw in raws:
             event = self.dialect.read(raw)
             self.frames += 1
             frames.append(Frame(self.frames, raw, event))
@@ -205,15 +225,6 @@ class Stream:
                 self.summary.malformed += 1
         self.replay.append(frames)
         return alive and self._stage == "stream"
-
-    def _cut(self, data: bytes) -> list[bytes]:
-        if self._framer is None:
-            return [data]
-        try:
-            return self._framer.feed(data)
-        except FrameTooLong as error:
-            text = f"the upstream's stream cannot be followed: {error}"
-            raise Failure("upstream_malformed", text, stage="stream") from None
 
     def _first_content(self) -> None:
         self._stage = "stream"
@@ -334,6 +345,11 @@ def _words(error: Any) -> str:
             (error[name] for name in ("error", "message", "detail") if error.get(name)), ""
         )
     return error if isinstance(error, str) else msgspec.json.encode(error).decode()
+
+
+def _is_answer(content_type: str) -> bool:
+    """Tell whether a model may answer so where a stream was asked for; a page, for one, may not."""
+    return "json" in content_type or content_type.startswith(("audio/", "image/", "video/"))
 
 
 def _no_stream(answer: Answer) -> Failure:

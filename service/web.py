@@ -237,7 +237,7 @@ async def _v1(request: web.Request, caller: Caller, incoming: Incoming) -> web.S
     if answer is not None:
         _hand_on(response, answer)
     outlet = _outlet(gateway, stream, RawView(stream.dialect), pace)
-    if not stream.began:
+    if not stream.began and stream.replay.ending is None:
         outlet.beat()
     return await _serve(request, stream, response, outlet)
 

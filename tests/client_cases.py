@@ -3,22 +3,15 @@
 A test file names its clients and gets every case with each of them:
 
     class TestNode(Cases):
-        CLIENTS = (NodeClient("node-openai", ...), ...)     # test_cut[node-openai: cut]
-
-Every client reports alike, whatever its own words are: {"text"}, {"reasoning"}, {"done"},
-{"error": {...}}, and {"lost"} with its own word for how its connection ended.
+        CLIENTS = (OPENAI, ...)     # test_cut[node-openai: cut]
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
 
-import pytest
-
-from client_scene import COMPLETIONS, Api, Scene, answer, scene
-from fakes import SocksProxy, Wire, reply, sse
+from client import Client, PerClient, Running
+from client_scene import KEY, Scene, answer, scene
+from fakes import SocksProxy, Wire, chat_frame, reply, sse
+from fakes.frames import DONE
 
 HEARTBEAT = b": keep-alive\n\n"
 AFTER, OPEN_AFTER = 15, 20
@@ -26,66 +19,8 @@ AFTER, OPEN_AFTER = 15, 20
 INCOMPLETE = "before it said that the answer was complete"
 
 
-class Running(Protocol):
-    """A client at work."""
-
-    async def says(self) -> Any:
-        """Return its next report."""
-
-    async def rest(self) -> list[Any]:
-        """Return its reports up to its end."""
-
-    def abort(self) -> object:
-        """Let it abort its request."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client.
-
-    chat         it asks `/chat`, and sends no key; else its API below `/v1`
-    lost         what it says when a stream is cut, behind the error that it was told
-    sees_status  it can tell the status of a refusal
-    refused      what else it says of one
-    attempts     how often it asks an upstream that answers 429
-    """
-
-    name: str
-    api: Api = COMPLETIONS
-    chat: bool = False
-    lost: tuple[Any, ...] = ()
-    sees_status: bool = True
-    refused: tuple[Any, ...] = ()
-    attempts: int = 1
-
-    def run(
-        self, url: str, question: str = "Hi", **job: Any
-    ) -> AbstractAsyncContextManager[Running]:
-        """Ask the relay at this URL."""
-        raise NotImplementedError
-
-
-class Cases:
-    """The cases; each client has a real program, and time is the test's."""
-
-    CLIENTS: ClassVar[Sequence[Client]]
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give each test its clients, with ids such as `curl: error status 401`."""
-        case = metafunc.function.__name__.removeprefix("test_").replace("_", " ")
-        if "client" in metafunc.fixturenames:
-            rows = list(self._rows(case, (401, 429) if "status" in metafunc.fixturenames else ()))
-            names = "client, status" if "status" in metafunc.fixturenames else "client"
-            metafunc.parametrize(names, rows)
-
-    def _rows(self, case: str, statuses: Sequence[int]) -> Iterator[Any]:
-        for client in self.CLIENTS:
-            yield from (
-                pytest.param(client, status, id=f"{client.name}: {case} {status}")
-                for status in statuses
-            )
-            if not statuses:
-                yield pytest.param(client, id=f"{client.name}: {case}")
+class Cases(PerClient):
+    """What every client must have; the programs are real, and time is the test's."""
 
     async def test_plain(self, client: Client):
         """What the upstream streams is what the program gets, token by token, and its end.
@@ -96,14 +31,13 @@ class Cases:
             scene(sse(*client.api.frames("Hel", "lo"))) as at,
             client.run(at.url) as program,
         ):
-            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, client.done]
         (request,) = at.upstream.requests
         assert request.target == client.api.path
         assert request.json()["stream"] is True
         assert at.proxy.targets == [f"127.0.0.1:{at.upstream.port}"]
         if not client.chat:
-            name, value = client.api.credential
-            assert request.get_all(name) == [value]
+            assert request.get_all("authorization") == [f"Bearer {KEY}"]
 
     async def test_socks(self, client: Client):
         """It is the same through a SOCKS proxy, that resolves the name."""
@@ -111,7 +45,7 @@ class Cases:
             scene(sse(*client.api.frames("Hel", "lo")), way=SocksProxy) as at,
             client.run(at.url) as program,
         ):
-            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, client.done]
         assert [dial.port for dial in at.proxy.targets] == [at.upstream.port]
 
     async def test_cjk_and_emoji(self, client: Client):
@@ -119,10 +53,10 @@ class Cases:
         tokens = ["你好", "，世界", "👩‍👩‍👧‍👦", "🇨🇳", "かな한글", "e\u0301", "\u2028", '"\\\n']
         question = "天気は？ 👋🏽 &+%="
         async with (
-            scene(sse(*client.api.frames(*tokens), split=1)) as at,
+            scene(sse(*client.api.frames(*tokens), split=5)) as at,
             client.run(at.url, question) as program,
         ):
-            assert await program.rest() == [*({"text": text} for text in tokens), done(client)]
+            assert await program.rest() == [*({"text": text} for text in tokens), client.done]
         (request,) = at.upstream.requests
         assert request.json()["messages"][0]["content"] == question
 
@@ -142,7 +76,7 @@ class Cases:
             at.clock.advance(AFTER)
             await at.tap.passed(HEARTBEAT, times=2)
             await answer(wire, *client.api.frames("Hel", "lo"))
-            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, done(client)]
+            assert await program.rest() == [{"text": "Hel"}, {"text": "lo"}, client.done]
 
     async def test_heartbeat_between_tokens(self, client: Client):
         """A pause of the upstream's: comments come between two tokens, and harm neither."""
@@ -153,7 +87,7 @@ class Cases:
                 await at.tap.passed(HEARTBEAT, beats)
             await wire.chunk(client.api.token("lo") + client.api.closing)
             await wire.end()
-            assert await program.rest() == [{"text": "lo"}, done(client)]
+            assert await program.rest() == [{"text": "lo"}, client.done]
 
     async def test_cut(self, client: Client):
         """The upstream's connection ends in the middle: the program learns of it; nothing is done.
@@ -228,6 +162,54 @@ class Cases:
         return wire
 
 
-def done(client: Client) -> dict[str, str]:
-    """Return the report of a good end."""
-    return {"done": client.api.finish}
+class ChatCases(PerClient):
+    """What clients of `/chat` have besides."""
+
+    async def test_reasoning_and_tools(self, client: Client):
+        """Thoughts, text and tool calls are told apart, in the upstream's order."""
+        call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f"}}
+        frames = [
+            chat_frame({"reasoning_content": "嗯…"}),
+            chat_frame({"reasoning": "so"}),
+            chat_frame({"content": "Hel"}),
+            chat_frame({"tool_calls": [call]}),
+            chat_frame({}, finish="tool_calls") + DONE,
+        ]
+        async with scene(sse(*frames)) as at, client.run(at.url) as program:
+            assert await program.rest() == [
+                {"reasoning": "嗯…"},
+                {"reasoning": "so"},
+                {"text": "Hel"},
+                {"tools": [call]},
+                {"done": "tool_calls"},
+            ]
+
+
+class LeftOpenCases(PerClient):
+    """An EventSource that its page forgets to close comes back: it must cost no second answer."""
+
+    GONE = ({"lost": "connecting"}, {"lost": "closed"})
+
+    async def test_left_open_after_the_end(self, client: Client):
+        """It asks again with Last-Event-ID, gets 204, and stops; the upstream saw one request."""
+        frames = client.api.frames("Hel")
+        async with scene(sse(*frames)) as at, client.run(at.url, stays=True) as program:
+            assert await program.rest() == [{"text": "Hel"}, client.done, *self.GONE]
+        self.came_back_in_vain(at)
+
+    async def test_left_open_after_a_cut(self, client: Client):
+        """The same after a cut, of which it was told."""
+        frames = client.api.frames("Hel")[:-1]
+        async with scene(sse(*frames, end=False)) as at, client.run(at.url, stays=True) as program:
+            text, error, *lost = await program.rest()
+            assert text == {"text": "Hel"}
+            assert error["error"]["code"] == "upstream_cut"
+            assert lost == list(self.GONE)
+        self.came_back_in_vain(at)
+
+    def came_back_in_vain(self, at: Scene) -> None:
+        """Fail unless the client asked twice, and the upstream was asked once."""
+        assert at.tap.up.count(b"GET /chat?") == 2
+        assert at.tap.up.lower().count(b"\nlast-event-id: ") == 1
+        assert at.tap.down.count(b"HTTP/1.1 204 ") == 1
+        assert len(at.upstream.requests) == 1

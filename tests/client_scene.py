@@ -1,9 +1,9 @@
 """The scene that a client works in, and what the two kinds of API stream.
 
-    client ─▶ Tap ─▶ the relay ─▶ HttpProxy ─▶ Upstream, played byte by byte
+client ─▶ Tap ─▶ the relay ─▶ HttpProxy ─▶ Upstream, played byte by byte
 
-    async with scene() as at, client.run(at.url) as program:
-        request, wire = await at.upstream.next()
+async with scene() as at, client.run(at.url) as program:
+    request, wire = await at.upstream.next()
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -89,7 +89,6 @@ class Api(NamedTuple):
     token: Callable[[str], bytes]
     closing: bytes
     finish: str
-    credential: tuple[str, str]
     refusal: Callable[[str], dict[str, Any]]
 
     def frames(self, *tokens: str) -> list[bytes]:
@@ -133,7 +132,6 @@ COMPLETIONS = Api(
     token=lambda text: chat_frame({"content": text}),
     closing=chat_frame({}, finish="stop") + DONE,
     finish="stop",
-    credential=("authorization", f"Bearer {KEY}"),
     refusal=lambda text: {"error": {"message": text, "type": "t", "param": None, "code": "c"}},
 )
 MESSAGES = Api(
@@ -146,7 +144,6 @@ MESSAGES = Api(
     ),
     closing=event("content_block_stop", index=0) + message_end("end_turn"),
     finish="end_turn",
-    credential=("x-api-key", KEY),
     refusal=lambda text: {"type": "error", "error": {"type": "t", "message": text}},
 )
 

@@ -12,6 +12,9 @@ need() { # PACKAGE COMMAND…: the package, if the command fails
 
 need tinyproxy-bin command -v tinyproxy
 need microsocks command -v microsocks
+need squid command -v squid
+need dante-server command -v danted
+need shadowsocks-libev command -v ss-server
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ -e tests/clients/package.json ]; then
     need npm command -v npm

@@ -1,7 +1,7 @@
 """A client's program, run by a test: read line by line, stopped by its own pid.
 
-    async with running("node", "client.mjs") as program:
-        await program.line()        # the next one; AssertionError if there is none
+async with running("node", "client.mjs") as program:
+    await program.line()        # the next one; AssertionError if there is none
 """
 
 import asyncio

@@ -8,7 +8,7 @@ A synchronous SDK is read in a thread, one step at a time: the relay runs on the
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
@@ -16,11 +16,11 @@ import anthropic
 import openai
 from langchain_openai import ChatOpenAI
 
-from fakes import Request
 from wires import Pairs, openai_chat, openai_responses
 from wires import anthropic as messages
 
 KEY = "sk-client"
+CLAUDE = "claude-of-the-test"  # for a model that is retired the SDK warns
 PROMPT = "你好吗？ 🤖 Wie geht’s?"
 ASKED = [{"role": "user", "content": PROMPT}]
 _END = object()
@@ -157,7 +157,7 @@ async def _async_responses(client):
             yield event.delta if event.type == "response.output_text.delta" else None
 
 
-SAID = {"model": "claude-sonnet-4-5", "max_tokens": 1024, "messages": ASKED}
+SAID = {"model": CLAUDE, "max_tokens": 1024, "messages": ASKED}
 
 
 def _messages(client):
@@ -246,21 +246,3 @@ async def _filled(source: Any) -> AsyncIterator[str]:
                 yield piece
     finally:
         await source.aclose()
-
-
-HOP = {"connection", "accept-encoding"}
-"""What belongs to a connection, not to the request; and the relay asks for what it can read."""
-
-
-def told(request: Request) -> tuple[str, str, Mapping[str, str], bytes]:
-    """Return what a request says to the API: method, target, headers and body.
-
-    The boundary of a multipart body, which is drawn by lot, is replaced by the same word.
-    """
-    headers = {name.lower(): value for name, value in request.headers if name.lower() not in HOP}
-    body = request.body
-    _, mark, boundary = headers.get("content-type", "").partition("boundary=")
-    if mark:
-        headers["content-type"] = "multipart/form-data; boundary=LOT"
-        body = body.replace(boundary.encode(), b"LOT")
-    return request.method, request.target, headers, body

@@ -36,6 +36,10 @@ def checked(capsys, *argv):
 BROKEN_TOML = {
     "unknown table": ("[sever]\nport = 1\n", "sever ", "did you mean server?"),
     "unknown key": ("[server]\nprot = 1\n", "server.prot ", "did you mean port?"),
+    "unknown and odd": ('[chat]\n"a\\nb" = 1\n', "chat.a\\nb ", "one of model, pace, delay_ms"),
+    "unknown and empty": ('[chat]\n"" = 1\n', "chat ", "one of model, pace, delay_ms"),
+    "unknown and wicked": ('[chat]\n"a - at `$.b`" = 1\n', "chat.", "one of model, pace"),
+    "unknown table, odd": ('["a\\nb"]\n', "a\\nb ", "one of server, chat"),
     "unlike any": ("[limits]\nxyz = 1\n", "limits.xyz ", "one of body, frame, queue"),
     "key of later": (UPSTREAM + 'fallback = "b"\n', "upstream[0].fallback ", "unknown key"),
     "secret of unknown": (f'[server]\nkey = "{CANARY}"\n', "server.key ", "mean keys?"),

@@ -500,16 +500,18 @@ def test_tables_check_themselves():
         Pool(name="p", proxies=("direct", "127.0.0.1:1"))
 
 
+KEYS = st.sampled_from(["", "?", "a\nb", "a - at `$.b`"]) | st.text()
 TOML = st.recursive(
     st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["direct", URL]),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    lambda values: st.lists(values) | st.dictionaries(KEYS, values),
     max_leaves=5,
 )
 
 
 def tables_of(kind):
     """Return a strategy for tables of a kind with any values, and sometimes unknown keys."""
-    return st.fixed_dictionaries({}, optional=dict.fromkeys((*kind.__struct_fields__, "?"), TOML))
+    known = st.fixed_dictionaries({}, optional=dict.fromkeys(kind.__struct_fields__, TOML))
+    return known | st.builds(dict.__or__, known, st.dictionaries(KEYS, TOML, max_size=1))
 
 
 @given(

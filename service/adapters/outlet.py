@@ -26,7 +26,7 @@ HEARTBEATS: dict[Form, bytes] = {
 class Outlet:
     """Writes what a replay holds to a response.
 
-    `heartbeat`: sent after `every` seconds of silence; `queue`: bytes that the pace may hold;
+    `heartbeat`: sent after `every` seconds of silence (0 = never); `queue`: bytes that the pace may hold;
     `patience`: seconds that a write may take (0 = as long as it likes).
     """
 
@@ -46,7 +46,7 @@ class Outlet:
         self._view = view
         self._pace = pace
         self._clock = clock
-        self._heartbeat = heartbeat
+        self._heartbeat = heartbeat if every > 0 else b""
         self._every = every if heartbeat else 0
         self._patience = patience
         self._queue = queue if pace is not None else WINDOW

@@ -20,6 +20,7 @@ _LINGER = (
     0.1  # seconds for the rest of a body whose end was announced, so that its connection lives
 )
 _EXCERPT = 64 * 1024  # bytes of a refusal that are read for its message
+_AT_ONCE = 64 * 1024  # bytes of a request body that are sent without a turn for other streams
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -93,7 +94,7 @@ async def attempt(
             order.method,
             URL(order.url, encoded=True),
             headers=order.headers,
-            data=BytesIO(order.body) if order.body else None,  # sent in pieces, however large
+            data=_payload(order.body),
             proxy=proxy.url if native else None,
             allow_redirects=False,
             skip_auto_headers=_AUTO_HEADERS,
@@ -104,6 +105,11 @@ async def attempt(
         response.close()
         raise unauthenticated(proxy)
     return Answer(response, proxy, clock)
+
+
+def _payload(body: bytes | None) -> bytes | BytesIO | None:
+    """Return a large body as a file: aiohttp sends files in pieces, and warns of large bytes."""
+    return BytesIO(body) if body is not None and len(body) > _AT_ONCE else body
 
 
 def _broken(error: Exception) -> Failure:

@@ -13,6 +13,7 @@ Anthropic's "Streaming messages". Vendors bend these forms, so that a frame of a
 is read as far as it makes sense and never refused.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -288,8 +289,8 @@ class _TypedDialect(Dialect):
             self.usage = _merged(self.usage, message.usage)
         return self._content(kind, message)
 
-    def _content(self, kind: str, message: _Typed) -> Event:
-        raise NotImplementedError
+    @abstractmethod
+    def _content(self, kind: str, message: _Typed) -> Event: ...
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -12,9 +12,9 @@ from msgspec import Meta, Struct, ValidationError
 
 from service.core.tables import Rejected
 
-_ERROR: Final = re.compile(r"(?s)(?P<text>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?")
+_PLACE: Final = re.compile(r"(?s)(?P<text>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`")
 _PATH: Final = re.compile(r"(\w+)(\[.*\])?\.?(.*)")
-_KEY: Final = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<key>.*)`")
+_KEY: Final = re.compile(r"(?s)Object (?P<fault>contains|missing) \w+ field `(?P<key>.*)`")
 
 
 class Fault(NamedTuple):
@@ -29,14 +29,14 @@ def fault_of(error: ValidationError | Rejected, kind: type[Struct]) -> Fault:
     """Translate an error that a table of that kind met."""
     if isinstance(error, Rejected):
         return Fault(error.field, error.reason)
-    found = _ERROR.fullmatch(str(error))
-    path = (found and found["path"]) or ""
+    found = _PLACE.fullmatch(str(error))
+    text, path = found.groups() if found else (str(error), "")
     if isinstance(error.__cause__, Rejected):
         return Fault(_join(path, error.__cause__.field), error.__cause__.reason)  # in __post_init__
-    if not (key := _KEY.fullmatch(found["text"] if found else "")):
+    if not (key := _KEY.fullmatch(text)):
         return Fault(path, f"expected {_description(kind, path)}")
     below = _join(path, key["key"])
-    if key["fault"].startswith("contains"):
+    if key["fault"] == "contains":
         return Fault(below, f"unknown key{nearest(key['key'], _fields(kind, path))}", unknown=True)
     return Fault(below, f"is missing: expected {_description(kind, below)}")
 
@@ -65,9 +65,12 @@ def _description(kind: type[Struct], path: str) -> str:
     """Return what a field expects, such as `clocks.idle`; of `hosts[0]` what its entries do."""
     found = _PATH.fullmatch(path)
     name, entry, below = found.groups() if found else (path, "", "")
+    hint = _hints(kind).get(name)
+    if hint is None:  # a key can be so odd that it looks like a part of msgspec's message
+        return f"one of {', '.join(kind.__struct_fields__)}"
     if below:
-        return _description(_struct(_hints(kind)[name]), below)
-    return list(_descriptions(_hints(kind)[name]))[-1 if entry else 0]
+        return _description(_struct(hint), below)
+    return list(_descriptions(hint))[-1 if entry else 0]
 
 
 def _descriptions(hint: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ WHATWG HTML, "Server-sent events", sections 9.2.5 (the grammar) and 9.2.6 (inter
 """
 
 import re
+from itertools import takewhile
 
 BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -21,7 +22,11 @@ _OVERLAP = 3  # a blank line has at most four bytes
 
 
 class FrameTooLong(ValueError):  # noqa: N818  says what happened
-    """A frame passed the limit before its blank line came."""
+    """A frame passed the limit before its blank line came; `frames`: the whole ones before it."""
+
+    def __init__(self, limit: int, frames: list[bytes]) -> None:
+        super().__init__(f"a frame is longer than {limit} bytes")
+        self.frames = frames
 
 
 class Framer:
@@ -41,7 +46,8 @@ class Framer:
         single = whole and fresh and b"\r" not in data  # nearly every read of tokens
         frames = [data] if single else self._cut(data)
         if len(self._buffer) > self._limit or any(len(frame) > self._limit for frame in frames):
-            raise FrameTooLong(f"a frame is longer than {self._limit} bytes")
+            fitting = takewhile(lambda frame: len(frame) <= self._limit, frames)
+            raise FrameTooLong(self._limit, list(fitting))
         return frames
 
     def _cut(self, data: bytes) -> list[bytes]:

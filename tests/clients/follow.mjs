@@ -15,7 +15,7 @@ globalThis.follow = {
     if (name in SAYS) say(SAYS[name](JSON.parse(data)));
   },
 
-  /** Follows with an EventSource until it is closed; `stays`: nobody closes it after `done`. */
+  /** Follows with an EventSource, closed at the end as a page does; `stays`: the page forgets to. */
   eventSource(EventSource, { url, stays }, say, signal) {
     return new Promise((closed) => {
       const source = new EventSource(`${url}`);
@@ -26,7 +26,8 @@ globalThis.follow = {
       }
       if (!stays) source.addEventListener("done", close);
       source.addEventListener("error", ({ data }) => {
-        if (data) return; // the event of /chat; without data it is the EventSource's own
+        // with data it is the event of /chat, without it the EventSource's own
+        if (data) return stays || close();
         const over = source.readyState === source.CLOSED;
         say({ lost: over ? "closed" : "connecting" });
         if (over) closed();

@@ -21,6 +21,8 @@ export async function work(calls) {
   }
 }
 
-export function described({ name, message, status, statusCode, code }) {
+/** Returns what a program would look at; a RetryError stands for the last of several. */
+export function described(error) {
+  const { name, message, status, statusCode, code } = error.lastError ?? error;
   return { name, message, status: status ?? statusCode, code };
 }

@@ -10,12 +10,15 @@ Each gives JSON (a dict) for plain answers and frames (a list of bytes) for stre
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from fakes import Request, Script, Wire, reply
 
 Pairs = Iterable[tuple[str, str]]
+_WITHIN = re.compile(rb"[^\x80-\xbf]+|[\x80-\xbf]")
+"""UTF-8 in pieces, each byte that continues a character by itself."""
 
 
 def answers(body: Any, status: int = 200, pairs: Pairs = ()) -> Script:
@@ -27,11 +30,11 @@ def answers(body: Any, status: int = 200, pairs: Pairs = ()) -> Script:
     return reply(status, body, *pairs)
 
 
-def streams(frames: Iterable[bytes], pairs: Pairs = (), split: int | None = None) -> Script:
-    """Return a script that streams the frames; `split`: in HTTP chunks of so many bytes."""
-    frames = list(frames)
-    data = b"".join(frames)
-    chunks = [data[n : n + split] for n in range(0, len(data), split)] if split else frames
+def streams(frames: Iterable[bytes], pairs: Pairs = (), *, torn: bool = False) -> Script:
+    """Return a script that streams the frames; `torn`: cut inside every character that can be."""
+    chunks = list(frames)
+    if torn:
+        chunks = _WITHIN.findall(b"".join(chunks))
 
     async def script(_request: Request, wire: Wire) -> None:
         await wire.head(200, *pairs, content_type="text/event-stream; charset=utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fakes import frame
 
-MODEL = "claude-sonnet-4-5-20250929"
+MODEL = "claude-of-the-test"
 HEADERS = [
     ("request-id", "req_011CSHoEeqs5C35K2UUqR7Fy"),
     ("anthropic-organization-id", "acme"),

@@ -1,0 +1,182 @@
+"""Requests a minute and tokens a day, counted in memory or in a Redis that several instances share.
+
+    request    a sliding minute: limits' counter of this window and a share of the last one
+    exhausted  ─┐ a day that begins with the first token spent. What a stream costs is known when
+    spend      ─┘ it ends, so that streams under way may go beyond the budget; then nothing starts
+
+Fail-open: while Redis is away nothing is counted and everybody is let in, for a relay that answers
+nobody costs more than a limit that slips. It is said once in the log, and once when it is over.
+A budget of 0 is none: everybody is let in, and Redis is not asked.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.errors import StorageError
+
+from service.adapters.logs import log
+
+MINUTE: Final = 60
+DAY: Final = 24 * 60 * 60
+ANSWER_WITHIN: Final = 2.0
+"""Seconds that Redis may take, and that a request may wait for one of the connections: with less, a
+burst of some 1000 requests is taken for an outage."""
+CONNECTIONS: Final = 16
+"""Connections to Redis. One answers in 0.1 ms; more would only queue there instead of here."""
+PAUSE: Final = 5.0
+"""Seconds until a Redis that was away is asked again, by one request while the others go on."""
+_GRAIN: Final = (
+    0.001  # seconds; Redis counts in milliseconds, and a window is over only after its end
+)
+
+T = TypeVar("T")
+
+
+class Rates:
+    """What callers have asked for and spent; `storage_uri`: `memory` or `redis[s]://…`.
+
+    `now`: seconds on a monotonic clock. Raises ValueError, without the URI, if it is neither of
+    the two or the redis extra is not installed. Nothing is sent to Redis before the first request.
+    """
+
+    def __init__(
+        self, storage_uri: str = "memory", now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now = now
+        self._away = False
+        self._again = 0.0
+        self._place = ""
+        self._pool: Any = None
+        self._storage: MemoryStorage | RedisStorage
+        if storage_uri == "memory":
+            self._storage = MemoryStorage()
+        else:
+            self._place = _place(storage_uri)
+            self._pool = _pool(storage_uri)
+            self._storage = RedisStorage(
+                "async+redis://",
+                wrap_exceptions=True,
+                implementation="redispy",
+                key_prefix="teleprinter:rates",
+                connection_pool=self._pool,
+            )
+
+    async def request(self, caller: str, per_minute: int) -> float | None:
+        """Count a request; return None if it is let in, else the seconds until one more is."""
+        if per_minute <= 0:
+            return None
+
+        async def ask() -> float | None:
+            key = f"requests/{caller}"
+            if await self._storage.acquire_sliding_window_entry(key, per_minute, MINUTE):
+                return None
+            return wait(await self._storage.get_sliding_window(key, MINUTE), per_minute)
+
+        return await self._ask(ask, None)
+
+    async def exhausted(self, caller: str, per_day: int) -> float | None:
+        """Return None if tokens are left of the day's, else the seconds until the next day's."""
+        if per_day <= 0:
+            return None
+
+        async def ask() -> float | None:
+            key = f"tokens/{caller}"
+            if await self._storage.get(key) < per_day:
+                return None
+            # limits tells the end in seconds of the wall clock
+            return max(await self._storage.get_expiry(key) - time.time(), 0) + _GRAIN
+
+        return await self._ask(ask, None)
+
+    async def spend(self, caller: str, per_day: int, tokens: int) -> None:
+        """Count the tokens that a stream has cost; the first ones begin the day."""
+        if per_day > 0 and tokens > 0:
+            await self._ask(lambda: self._storage.incr(f"tokens/{caller}", DAY, tokens), 0)
+
+    async def close(self) -> None:
+        """Close the connections; nothing runs on afterwards."""
+        if self._pool is not None:
+            await self._pool.aclose()
+        sweep = getattr(self._storage, "timer", None)
+        if sweep is not None and not sweep.done():
+            await asyncio.wait([sweep])
+
+    async def _ask(self, question: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """Return the storage's answer; while it is away the other one."""
+        if self._away:
+            if self._now() < self._again:
+                return otherwise
+            self._again = self._now() + PAUSE
+        try:
+            answer = await question()
+        except StorageError as error:
+            self._lost(error.storage_error)
+            return otherwise
+        if self._away:
+            self._away = False
+            log.info("Redis is back: rates and budgets count again", store=self._place)
+        return answer
+
+    def _lost(self, error: Exception) -> None:
+        self._again = self._now() + PAUSE
+        if not self._away:
+            self._away = True
+            text = "Redis does not answer (TELEPRINTER_STORE): nobody's rate or budget is limited"
+            log.warning(text, store=self._place, error=str(error))
+
+
+def wait(window: tuple[int, float, int, float], limit: int) -> float:
+    """Return the seconds until one more request fits; it holds if nobody asks meanwhile.
+
+    `window` as limits has it: requests of the last window, seconds that they still weigh; requests
+    of this one, seconds until they weigh nothing, that is a minute more than it lasts.
+    The rule of limits: floor(last · weighing / 60) + this < limit.
+    """
+    last, weighing, this, left = window
+    if this < limit:
+        seconds = weighing - MINUTE * (limit - this) / last if last else 0.0
+    else:
+        seconds = left - MINUTE * limit / this
+    return max(seconds, 0.0) + _GRAIN
+
+
+def _place(uri: str) -> str:
+    """Return host:port of a Redis URI, for the log; raises ValueError."""
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme in {"redis", "rediss"} and parts.hostname:
+            parts.hostname.encode("idna")  # what the resolver will do
+            return f"{parts.hostname}:{parts.port or 6379}"
+    except ValueError:
+        pass
+    raise ValueError("expected memory or a URL such as redis://127.0.0.1:6379/0")
+
+
+def _pool(uri: str) -> Any:
+    """Return connections to Redis, none of them open yet."""
+    try:
+        from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415  an extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.exceptions import ConnectionError as Lost  # noqa: PLC0415
+    except ImportError:
+        text = "redis:// needs the redis extra: pip install 'teleprinter[redis]'"
+        raise ValueError(text) from None
+    try:
+        pool = BlockingConnectionPool.from_url(
+            uri,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_WITHIN,
+            socket_timeout=ANSWER_WITHIN,
+            socket_connect_timeout=ANSWER_WITHIN,
+            retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)),  # a connection gone stale
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call]  # checks the URL's options
+    except (ValueError, TypeError):
+        text = "expected a URL such as redis://127.0.0.1:6379/0, with options that redis-py knows"
+        raise ValueError(text) from None
+    return pool

@@ -1,0 +1,282 @@
+"""What else the openai SDK can do, each call as if there were no relay: same question, same answer.
+
+The streams of text, and how they fail, are in test_sdks.
+"""
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from compare import Call, same_as_direct, table
+from sdks import ASKED, PROMPT, async_openai_client, openai_client
+from wires import answers, streams
+from wires import openai_chat as chat
+from wires import openai_media as media
+from wires import openai_responses as responses
+
+CLIENTS = {"openai": openai_client, "openai-async": async_openai_client}
+MODEL = "gpt-4o-mini"
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    degrees: int
+
+
+TOKYO = Weather(city="東京 🗼", degrees=21)
+PIECES = ('{"city":"東', "京 🗼", '","degrees":', "21}")
+JSON = "".join(PIECES)
+TOOL = openai.pydantic_function_tool(Weather, name="get_weather")
+FUNCTION = {"type": "function", "name": "get_weather", "parameters": Weather.model_json_schema()}
+QUESTION = {"model": MODEL, "messages": ASKED}
+PLEA = {"model": MODEL, "input": PROMPT}
+
+
+def said(completion):
+    """Return the one message of a completion."""
+    return completion.choices[0].message
+
+
+def arguments(chunks):
+    """Return the arguments of a call, added up from the deltas."""
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    return "".join(d.tool_calls[0].function.arguments for d in deltas if d.tool_calls)
+
+
+def of_kind(kind):
+    """Return a reader of the deltas of one kind of event."""
+    return lambda events: "".join(event.delta for event in events if event.type == kind)
+
+
+CHAT = [
+    Call(
+        "chat",
+        answers(chat.completion(JSON), 200, chat.HEADERS),
+        lambda c: c.chat.completions.create(**QUESTION),
+        lambda answer: (said(answer).content, answer.usage.total_tokens, answer._request_id),
+        (JSON, 21, "req_7f3a9c"),
+    ),
+    Call(
+        "chat with a tool",
+        answers(chat.completion(None, ("get_weather", JSON))),
+        lambda c: c.chat.completions.create(**QUESTION, tools=[TOOL], tool_choice="required"),
+        lambda answer: said(answer).tool_calls[0].function.arguments,
+        JSON,
+    ),
+    Call(
+        "chat with a tool, streamed",
+        streams(chat.framed(chat.call_chunks("get_weather", PIECES)), chat.HEADERS),
+        lambda c: c.chat.completions.create(**QUESTION, tools=[TOOL], stream=True),
+        arguments,
+        JSON,
+    ),
+    Call(
+        "chat with a tool, stream()",
+        streams(chat.framed(chat.call_chunks("get_weather", PIECES))),
+        lambda c: c.chat.completions.stream(**QUESTION, tools=[TOOL]),
+        lambda events: said(events[-1]).tool_calls[0].function.parsed_arguments,
+        TOKYO,
+    ),
+    Call(
+        "structured output",
+        answers(chat.completion(JSON)),
+        lambda c: c.chat.completions.parse(**QUESTION, response_format=Weather),
+        lambda answer: said(answer).parsed,
+        TOKYO,
+    ),
+    Call(
+        "structured output, stream()",
+        streams(chat.stream(PIECES)),
+        lambda c: c.chat.completions.stream(**QUESTION, response_format=Weather),
+        lambda events: said(events[-1]).parsed,
+        TOKYO,
+    ),
+    Call(
+        "usage of a stream",
+        streams(chat.stream(PIECES)),
+        lambda c: c.chat.completions.create(
+            **QUESTION, stream=True, stream_options={"include_usage": True}
+        ),
+        lambda chunks: (chunks[-1].choices, chunks[-1].usage.total_tokens),
+        ([], 21),
+    ),
+]
+
+RESPONSES = [
+    Call(
+        "responses",
+        answers(responses.response(responses.message(JSON))),
+        lambda c: c.responses.create(**PLEA),
+        lambda answer: (answer.output_text, answer.usage.total_tokens),
+        (JSON, 21),
+    ),
+    Call(
+        "responses with a tool",
+        answers(responses.response(responses.call("get_weather", JSON))),
+        lambda c: c.responses.create(**PLEA, tools=[FUNCTION]),
+        lambda answer: answer.output[0].arguments,
+        JSON,
+    ),
+    Call(
+        "responses with a tool, streamed",
+        streams(responses.framed(responses.whole(responses.call_events("get_weather", PIECES)))),
+        lambda c: c.responses.create(**PLEA, tools=[FUNCTION], stream=True),
+        of_kind("response.function_call_arguments.delta"),
+        JSON,
+    ),
+    Call(
+        "responses with reasoning, streamed",
+        streams(
+            responses.framed(
+                responses.whole(
+                    responses.reasoning_events(["Let me ", "think…"]),
+                    responses.text_events(PIECES, 1),
+                )
+            )
+        ),
+        lambda c: c.responses.create(**PLEA, reasoning={"summary": "auto"}, stream=True),
+        of_kind("response.reasoning_summary_text.delta"),
+        "Let me think…",
+    ),
+    Call(
+        "responses, stream()",
+        streams(responses.stream(PIECES)),
+        lambda c: c.responses.stream(**PLEA, text_format=Weather),
+        lambda events: events[-1].output_parsed,
+        TOKYO,
+    ),
+    Call(
+        "responses, parse()",
+        answers(responses.response(responses.message(JSON))),
+        lambda c: c.responses.parse(**PLEA, text_format=Weather),
+        lambda answer: answer.output_parsed,
+        TOKYO,
+    ),
+    Call(
+        "responses, retrieved",
+        answers(responses.response(responses.message(JSON))),
+        lambda c: c.responses.retrieve(responses.ID, include=["reasoning.encrypted_content"]),
+        lambda answer: answer.output_text,
+        JSON,
+    ),
+    Call(
+        "responses, retrieved as a stream",
+        streams(responses.stream(PIECES)),
+        lambda c: c.responses.retrieve(responses.ID, stream=True, starting_after=0),
+        of_kind("response.output_text.delta"),
+        JSON,
+    ),
+]
+
+BIG = bytes(range(256)) * 8 * 1024
+WAV = ("question.wav", media.SOUND, "audio/wav")
+PNG = ("照片.png", media.PICTURE, "image/png")
+FILE = media.file("notes 笔记.txt", len(BIG))
+
+MEDIA = [
+    Call(
+        "embeddings",
+        answers(media.embeddings([media.VECTOR] * 2, base64_form=True)),
+        lambda c: c.embeddings.create(model="text-embedding-3-small", input=[PROMPT, "b"]),
+        lambda answer: tuple(answer.data[1].embedding),
+        media.VECTOR,
+    ),
+    Call(
+        "embeddings as floats",
+        answers(media.embeddings([media.VECTOR], base64_form=False)),
+        lambda c: c.embeddings.create(
+            model="text-embedding-3-small", input=PROMPT, encoding_format="float"
+        ),
+        lambda answer: tuple(answer.data[0].embedding),
+        media.VECTOR,
+    ),
+    Call(
+        "file upload, 2 MiB",
+        answers(FILE),
+        lambda c: c.files.create(file=("notes 笔记.txt", BIG), purpose="user_data"),
+        lambda answer: (answer.filename, answer.bytes),
+        ("notes 笔记.txt", len(BIG)),
+    ),
+    Call(
+        "files listed",
+        answers(media.file_list(FILE)),
+        lambda c: c.files.list(purpose="user data/ä&=", limit=2, order="desc"),
+        lambda page: [file.filename for file in page.data],
+        ["notes 笔记.txt"],
+    ),
+    Call(
+        "file content",
+        answers(BIG, 200, [("Content-Type", "application/octet-stream")]),
+        lambda c: c.files.content(FILE["id"]),
+        lambda answer: answer,
+        BIG,
+    ),
+    Call(
+        "file deleted",
+        answers(media.file_deleted()),
+        lambda c: c.files.delete(FILE["id"]),
+        lambda answer: answer.deleted,
+        True,
+    ),
+    Call(
+        "transcription",
+        answers(media.transcription(PROMPT)),
+        lambda c: c.audio.transcriptions.create(model="gpt-4o-transcribe", file=WAV),
+        lambda answer: answer.text,
+        PROMPT,
+    ),
+    Call(
+        "transcription, streamed",
+        streams(media.framed(media.transcription_events(["你好", "吗？ 🤖"]))),
+        lambda c: c.audio.transcriptions.create(model="gpt-4o-transcribe", file=WAV, stream=True),
+        of_kind("transcript.text.delta"),
+        "你好吗？ 🤖",
+    ),
+    Call(
+        "speech",
+        answers(media.SOUND, 200, [("Content-Type", "audio/mpeg")]),
+        lambda c: c.audio.speech.create(model="tts", voice="alloy", input=PROMPT),
+        lambda answer: answer,
+        media.SOUND,
+    ),
+    Call(
+        "speech, read as it comes",
+        answers(media.SOUND, 200, [("Content-Type", "audio/mpeg")]),
+        lambda c: c.audio.speech.with_streaming_response.create(
+            model="tts", voice="alloy", input=PROMPT
+        ),
+        lambda answer: answer,
+        media.SOUND,
+    ),
+    Call(
+        "image",
+        answers(media.images(media.PICTURE)),
+        lambda c: c.images.generate(model="gpt-image-1", prompt=PROMPT),
+        lambda answer: answer.data[0].b64_json,
+        media.images(media.PICTURE)["data"][0]["b64_json"],
+    ),
+    Call(
+        "image, streamed",
+        streams(media.framed(media.image_events([b"1", b"2"], media.PICTURE))),
+        lambda c: c.images.generate(
+            model="gpt-image-1", prompt=PROMPT, stream=True, partial_images=2
+        ),
+        lambda events: [event.type.rpartition(".")[2] for event in events],
+        ["partial_image", "partial_image", "completed"],
+    ),
+    Call(
+        "image edit, two uploads",
+        answers(media.images(media.PICTURE)),
+        lambda c: c.images.edit(model="gpt-image-1", image=[PNG, PNG], prompt=PROMPT),
+        lambda answer: len(answer.data),
+        1,
+    ),
+]
+
+
+@table(CLIENTS, [*CHAT, *RESPONSES, *MEDIA])
+async def test_call(connect, call):
+    """The call's answer is the API's, and the API was asked what the SDK asks it directly."""
+    await same_as_direct(connect, call)
