@@ -6,10 +6,11 @@ from typing import Final
 from aiohttp import web
 
 from service.adapters.clock import Clock, LoopClock
+from service.boundary import GATEWAY
 from service.errors import Failure
 from service.gateway import Gateway
 from service.settings import Settings
-from service.web import GATEWAY, routed
+from service.web import routed
 
 _REQUEST_LINE: Final = 64 * 1024 + 256
 """Bytes of a request line: a question of 64 KiB and the rest of the line."""

@@ -180,9 +180,9 @@ class Stream:
             return
         deadline.restart(self._terms.idle)
         if self._opened:
-            raise await _refusal(answer)
+            raise await _refusal(answer, self._order)
         if success and self._order.streams and not _is_answer(answer.content_type):
-            raise _no_stream(answer)
+            raise _no_stream(answer, self._order)
         self._stage = "stream"
         self.dialect = Plain()
         self.answer = answer
@@ -208,7 +208,7 @@ class Stream:
             return self._take(self._framer.feed(data))
         except FrameTooLong as error:
             self._take(error.frames)
-            text = f"the upstream's stream cannot be followed: {error}"
+            text = f"the stream of {self._order.origin} cannot be followed: {error}"
             raise Failure("upstream_malformed", text, stage="stream") from None
 
     def _take(self, raws: list[bytes]) -> bool:
@@ -243,12 +243,15 @@ class Stream:
             self.replay.append([Frame(self.frames, rest, event)])
         dialect = self.dialect
         if dialect.error is not None:
-            text = f"the upstream said: {_words(dialect.error)}"
+            text = f"the upstream {self._order.origin} said: {_words(dialect.error)}"
             self._finish(Failure("upstream_error", text, stage=self._stage), said=True)
         elif dialect.complete or dialect.trusting:
             self._finish(None)
         else:
-            text = "the upstream ended its stream before it said that the answer was complete"
+            text = (
+                f"the upstream {self._order.origin} ended its stream"
+                " before it said that the answer was complete"
+            )
             self._finish(Failure("upstream_cut", text, stage=self._stage))
 
     def _finish(
@@ -270,14 +273,14 @@ class Stream:
 
     def _overdue(self) -> Failure:
         """Return the failure of the clock that ran out at this stage."""
-        terms = self._terms
+        terms, upstream = self._terms, f"the upstream {self._order.origin}"
         if self._stage == "headers":
-            text = f"the upstream did not answer within {terms.headers:g} s"
+            text = f"{upstream} did not answer within {terms.headers:g} s"
             return Failure("upstream_timeout_headers", text, stage="headers")
         if self._stage == "first_token":
-            text = f"the upstream sent no content within {terms.first_token:g} s"
+            text = f"{upstream} sent no content within {terms.first_token:g} s"
             return Failure("upstream_timeout_first_token", text, stage="first_token")
-        text = f"the upstream sent nothing for {terms.idle:g} s"
+        text = f"{upstream} sent nothing for {terms.idle:g} s"
         return Failure("upstream_stalled", text, stage="stream")
 
 
@@ -319,7 +322,7 @@ class Streams:
             await asyncio.wait([stream.task for stream in streams])
 
 
-async def _refusal(answer: Answer) -> Failure:
+async def _refusal(answer: Answer, order: Order) -> Failure:
     """Return the failure that an upstream's status stands for, in its own words."""
     body = await answer.excerpt()
     try:
@@ -327,7 +330,7 @@ async def _refusal(answer: Answer) -> Failure:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = None
     said = _words(error) if isinstance(error, dict) else ""
-    text = f"the upstream answered {answer.status} {answer.reason or ''}".rstrip()
+    text = f"the upstream {order.origin} answered {answer.status} {answer.reason or ''}".rstrip()
     if answer.status < HTTPStatus.BAD_REQUEST:
         text += " where an event stream was due"
         return Failure("upstream_malformed", text, stage="headers")
@@ -352,9 +355,9 @@ def _is_answer(content_type: str) -> bool:
     return "json" in content_type or content_type.startswith(("audio/", "image/", "video/"))
 
 
-def _no_stream(answer: Answer) -> Failure:
+def _no_stream(answer: Answer, order: Order) -> Failure:
     text = (
-        f"the upstream answered a request for a stream with {answer.content_type}:"
+        f"the upstream {order.origin} answered a request for a stream with {answer.content_type}:"
         " is its URL right, with /v1 at its end if it needs one?"
     )
     return Failure("upstream_malformed", text, stage="headers")

@@ -21,9 +21,9 @@ from aiohttp import web
 from service.adapters import logs, systemd
 from service.adapters.logs import log
 from service.app import application, draining, runner
+from service.boundary import GATEWAY
 from service.demo import demo_upstream
 from service.settings import Server, Settings, SettingsError, Upstream
-from service.web import GATEWAY
 
 _BACKLOG: Final = 4096  # aiohttp's 128 would also shrink the queue of a socket from systemd
 _SEND_BUFFER: Final = 64 * 1024

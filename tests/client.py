@@ -1,7 +1,7 @@
 """A client, as the cases see it, and tests that run with each of several.
 
-Every client reports alike, whatever its own words are: {"text"}, {"reasoning"}, {"tools"}, {"done"},
-{"error": {...}}, and {"lost"} with its own word for how its connection ended.
+Every client reports alike, whatever its own words are: {"text"}, {"reasoning"}, {"tools"},
+{"done"}, {"error": {...}}, and {"lost"} with its own word for how its connection ended.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class Running(Protocol):
     async def rest(self) -> list[Any]:
         """Return its reports up to its end."""
 
-    def abort(self) -> object:
+    async def abort(self) -> None:
         """Let it abort its request."""
 
 

@@ -141,7 +141,7 @@ class Cases(PerClient):
         """The program aborts: the upstream's connection is closed while time stands still."""
         async with scene() as at, client.run(at.url) as program:
             wire = await self._begun(at, client, program)
-            program.abort()
+            await program.abort()
             await at.upstream.until(wire.closed.is_set)
             await program.rest()
 
@@ -149,7 +149,7 @@ class Cases(PerClient):
         """The same while the upstream has not answered yet."""
         async with scene() as at, client.run(at.url) as program:
             _, wire = await at.upstream.next()
-            program.abort()
+            await program.abort()
             await at.upstream.until(wire.closed.is_set)
             assert await program.rest() == []
 

@@ -8,7 +8,7 @@ async with scene() as at, client.run(at.url) as program:
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from clock import FakeClock
 from fakes import HttpProxy, Script, SocksProxy, Upstream, Wire, chat_frame, frame
@@ -27,7 +27,7 @@ class Record(bytearray):
         super().__init__()
         self._notify = notify
 
-    def __iadd__(self, data: bytes) -> "Record":  # type: ignore[override]
+    def __iadd__(self, data: bytes) -> Self:
         super().__iadd__(data)
         self._notify()
         return self

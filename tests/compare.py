@@ -21,6 +21,14 @@ HOP = {"connection", "accept-encoding"}
 SUMS = ("get_final_completion", "get_final_response", "get_final_message")
 """What a stream that adds up its events is asked for at its end."""
 
+
+class Exchange(NamedTuple):
+    """What an API was told, and what the SDK made of its answer."""
+
+    question: tuple[str, str, Mapping[str, str], bytes]
+    answer: Any
+
+
 Connect = Callable[[str], Any]
 
 
@@ -49,26 +57,26 @@ def table(clients: Mapping[str, Connect], calls: Iterable[Call]) -> pytest.MarkD
     return pytest.mark.parametrize(("connect", "call"), cells)
 
 
-async def same_as_direct(connect: Connect, call: Call) -> None:
-    """Ask through relay and proxy, and without them: question and answer must be the same."""
+async def both_ways(connect: Connect, call: Call) -> tuple[Exchange, Exchange]:
+    """Ask through the relay, which asks through a proxy, and then directly."""
     async with (
         Upstream(call.script) as upstream,
         HttpProxy() as proxy,
         relaying(upstream.url, proxy=proxy.url) as relay,
     ):
-        relayed = await _asked(connect, relay.url, call)
-        direct = await _asked(connect, upstream.url, call)
-        assert call.read(relayed) == call.expected
-        assert relayed == direct
-        question, meant = map(told, upstream.requests)
-        assert question == meant
+        answers = [await _asked(connect, url, call) for url in (relay.url, upstream.url)]
         assert len(proxy.targets) == 1
+        relayed, direct = zip(map(told, upstream.requests), answers, strict=True)
+        return Exchange(*relayed), Exchange(*direct)
 
 
 async def _asked(connect: Connect, url: str, call: Call) -> Any:
     async with connected(connect(url)) as client:
         answer = await asyncio.to_thread(lambda: _taken(call.ask(client)))
-        return await _async_taken(answer)
+        answer = await _async_taken(answer)
+        if hasattr(answer, "has_next_page"):
+            return answer.data  # a page knows the client that asked for it
+        return answer.content if hasattr(answer, "iter_bytes") else answer
 
 
 def _taken(answer: Any) -> Any:
@@ -102,6 +110,8 @@ def told(request: Request) -> tuple[str, str, Mapping[str, str], bytes]:
     """
     headers = {name.lower(): value for name, value in request.headers if name.lower() not in HOP}
     body = request.body
+    if headers.get("content-length") == "0":
+        del headers["content-length"]  # which aiohttp adds to a DELETE, and is the same
     _, mark, boundary = headers.get("content-type", "").partition("boundary=")
     if mark:
         headers["content-type"] = "multipart/form-data; boundary=LOT"

@@ -47,7 +47,7 @@ class Script:
         assert await self._program.code() == 0, self._program.errors()
         return said
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         """Let it abort what it does."""
         self._program.process.stdin.write(b"abort\n")
 

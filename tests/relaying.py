@@ -9,6 +9,7 @@
 
 import asyncio
 import json
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from service.app import application, runner
 from service.gateway import Gateway
 from service.relay import Stream
 from service.settings import Settings, load
-from service.web import GATEWAY
+from service.boundary import GATEWAY
 
 OPENAI = "https://api.openai.com"
 _TURNS = 100
@@ -73,15 +74,21 @@ async def relaying(
     *,
     clock: Clock | None = None,
     toml: str = "",
+    tls: ssl.SSLContext | None = None,
     **variables: str,
 ) -> AsyncIterator[Relay]:
-    """Run a relay; `variables` are settings without TELEPRINTER_ (`proxy="socks5://…"`)."""
+    """Run a relay; `variables` are settings without TELEPRINTER_ (`proxy="socks5://…"`).
+
+    `tls`: what it trusts of upstreams, instead of the system's authorities (`ca.client`).
+    """
     environ = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
     if upstream is not None:
         environ["TELEPRINTER_UPSTREAM_URL"] = f"{upstream}/v1"
     app = application(_settings(environ, toml), clock=LoopClock if clock is None else lambda: clock)
     serving = runner(app)
     await serving.setup()
+    for lane in app[GATEWAY]._lanes.values():
+        lane._tls = tls
     try:
         await web.TCPSite(serving, "127.0.0.1", 0).start()
         port = serving.addresses[0][1]

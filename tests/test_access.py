@@ -110,9 +110,12 @@ def refusal(doors, *, link=False, **headers):
 LOOPBACK = Doors(["127.0.0.1"])
 NAMES = ["localhost", "LocalHost", "localhost:8080", "127.0.0.1", "127.0.0.1:80", "[::1]",
          "[::1]:8080", "[0:0:0:0:0:0:0:1]:8080"]  # fmt: skip
-FOREIGN = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "localhost@evil.example",
-           "0.0.0.0", "0.0.0.0:8080", "192.168.1.5", "10.0.0.1:8080", "[::]", "[fe80::1]", "2130706433",
-           "127.1", "", ":8080", "[::1", "::1", "[", "local\udcffhost", "localhost.", "xlocalhost"]  # fmt: skip
+FOREIGN = [
+    "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "xlocalhost",
+    "localhost@evil.example", "localhost.", "0.0.0.0", "0.0.0.0:8080", "192.168.1.5",
+    "10.0.0.1:8080", "[::]", "[fe80::1]", "2130706433", "127.1", "", ":8080", "[::1", "::1", "[",
+    "local\udcffhost",
+]  # fmt: skip
 
 
 class TestHost:

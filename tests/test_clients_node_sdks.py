@@ -46,7 +46,11 @@ INPUT = [{"type": "input_json_delta", "partial_json": piece} for piece in PIECES
 THINKING = {
     OPENAI.name: (
         TOOL_CALLS,
-        [*({"arguments": piece} for piece in PIECES), TOOL, {"done": "tool_calls", "usage": 3}],
+        [
+            *({"arguments": piece} for piece in ("", *PIECES)),
+            TOOL,
+            {"done": "tool_calls", "usage": 3},
+        ],
     ),
     ANTHROPIC.name: (
         [
@@ -99,7 +103,7 @@ class Call(NamedTuple):
     said: dict[str, Any]
 
 
-def json_call(  # noqa: PLR0913  the parts of a call
+def json_call(  # noqa: PLR0913, PLR0917  the parts of a call
     name: str, path: str, body: dict[str, Any], sent: bytes, answer: Any, said: dict[str, Any]
 ) -> Call:
     """Return a call that is answered with JSON."""

@@ -21,7 +21,7 @@ LATER = 0.001
 
 
 def redis_server(folder, *, port=None, password=""):
-    """Run a Redis that keeps nothing on disk; `with redis_server(tmp_path) as redis: redis.port`."""
+    """Run a Redis that keeps nothing on disk, on this port or a free one, until the `with` ends."""
     pytest.importorskip("redis", reason="redis is not installed: pip install redis")
     program = real._need("redis-server", "apt-get install redis-server")
 
@@ -292,7 +292,7 @@ async def test_a_redis_that_is_away_is_asked_by_one_request_now_and_then(clock):
 
 async def test_a_wrong_password_lets_in_and_is_not_told(tmp_path):
     """The log says what is wrong; neither it nor repr tells the password."""
-    with redis_server(tmp_path, password="right") as redis, capture_logs() as logs:  # noqa: S106
+    with redis_server(tmp_path, password="right") as redis, capture_logs() as logs:
         rates = Rates(uri(redis, CANARY))
         assert await rates.request("alice", 1) is None
         assert CANARY not in repr(rates)

@@ -26,7 +26,7 @@ HEARTBEATS: dict[Form, bytes] = {
 class Outlet:
     """Writes what a replay holds to a response.
 
-    `heartbeat`: sent after `every` seconds of silence (0 = never); `queue`: bytes that the pace may hold;
+    `heartbeat`: sent after `every` seconds of silence (0 = never); `queue`: bytes for the pace;
     `patience`: seconds that a write may take (0 = as long as it likes).
     """
 

@@ -33,16 +33,28 @@ class Order(msgspec.Struct, frozen=True):
     streams: bool
     model: str | None = None
 
+    @property
+    def origin(self) -> str:
+        """HOST:PORT of the upstream, for messages."""
+        url = URL(self.url, encoded=True)
+        return f"{url.host_subcomponent}:{url.port}"
+
     def __repr__(self) -> str:
         return f"Order({self.method} {self.url.partition('?')[0]})"
 
 
 class Answer:
-    """An upstream's response, from its status line on. Leaving it closes what was not read."""
+    """An upstream's response, from its status line on. Leaving it closes what was not read.
 
-    def __init__(self, response: aiohttp.ClientResponse, proxy: Proxy, clock: Clock) -> None:
+    `where`: the upstream and the way to it, for messages.
+    """
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, proxy: Proxy, where: str, clock: Clock
+    ) -> None:
         self._response = response
         self._clock = clock
+        self._where = where
         self.proxy = proxy
         self.status = response.status
         self.reason = response.reason
@@ -65,7 +77,7 @@ class Answer:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise _cut(error) from None
+            raise _cut(error, self._where) from None
 
     async def excerpt(self) -> bytes:
         """Return the beginning of the body."""
@@ -89,6 +101,7 @@ async def attempt(
 ) -> Answer:
     """Send the order and wait for the status line; raises Failure."""
     native = proxy.scheme in {"http", "https"}
+    where = order.origin if proxy.scheme == "direct" else f"{order.origin} (through {proxy})"
     try:
         response = await session.request(
             order.method,
@@ -100,11 +113,11 @@ async def attempt(
             skip_auto_headers=_AUTO_HEADERS,
         )
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
-        raise _broken(error) from None
+        raise _broken(error, where) from None
     if native and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
-    return Answer(response, proxy, clock)
+    return Answer(response, proxy, where, clock)
 
 
 def _payload(body: bytes | None) -> bytes | BytesIO | None:
@@ -112,18 +125,18 @@ def _payload(body: bytes | None) -> bytes | BytesIO | None:
     return BytesIO(body) if body is not None and len(body) > _AT_ONCE else body
 
 
-def _broken(error: Exception) -> Failure:
+def _broken(error: Exception, where: str) -> Failure:
     """Return what went wrong between the request and the status line."""
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
-        text = "the connection to the upstream broke off before it answered"
+        text = f"the connection to the upstream {where} broke off before it answered"
         return Failure("upstream_cut", text, stage="headers")
-    text = "the upstream's answer is not HTTP that can be understood"
+    text = f"the answer of the upstream {where} is not HTTP that can be understood"
     return Failure("upstream_malformed", text, stage="headers")
 
 
-def _cut(error: Exception) -> Failure:
+def _cut(error: Exception, where: str) -> Failure:
     if "decompress" in str(error).lower() or "content-encoding" in str(error).lower():
-        text = "the upstream's answer cannot be decompressed"
+        text = f"the answer of the upstream {where} cannot be decompressed"
         return Failure("upstream_malformed", text, stage="stream")
-    text = "the upstream's connection broke off in the middle of its answer"
+    text = f"the connection to the upstream {where} broke off in the middle of its answer"
     return Failure("upstream_cut", text, stage="stream")

@@ -1,8 +1,8 @@
 """Who asks, when a front proxy asks for them.
 
 Only a peer that the settings trust is believed, and of what it says only the part that trusted
-proxies wrote: read from the right, X-Forwarded-For names the client at the first address that is not
-one of them. The answer serves logs and rates, never access.
+proxies wrote: read from the right, X-Forwarded-For names the client at the first address that is
+not one of them. The answer serves logs and rates, never access.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ class Fronts:
         self._networks = [ipaddress.ip_network(text, strict=False) for text in networks]
 
     def client(self, peer: str, forwarded: str) -> str:
-        """Return the client's address; `forwarded` is the X-Forwarded-For of a request from `peer`."""
+        """Return the client's address; `forwarded`: X-Forwarded-For as `peer` sent it."""
         if not (forwarded and self._trusts(peer)):
             return peer
         hops = [hop.strip().strip("[]") for hop in forwarded.split(",")]

@@ -1,7 +1,7 @@
 """Which proxy next: a pool of proxies, what is known of each, and when one rests.
 
-Rule 1: a proxy rests after STRIKES failures to dial in a row, FIRST_REST seconds, twice as long each
-        time up to LONGEST_REST, with jitter, so that instances do not return in step.
+Rule 1: a proxy rests after STRIKES failures to dial in a row, FIRST_REST seconds, twice as long
+        each time up to LONGEST_REST, with jitter, so that instances do not return in step.
 Rule 2: one success ends its rest and forgets its strikes.
 Rule 3: where all rest, the one nearest its end is tried; a pool of one never rests.
 Rule 4: nothing goes direct unless `direct` is one of the pool.

@@ -1,0 +1,143 @@
+"""Who may come in, and what leaves when something fails.
+
+request ─▶ the door (Host, Origin) ─▶ key ─▶ handler ─▶ response
+└──────────┴────────────┴──▶ Failure ─▶ status and JSON in the API's dialect
+└─▶ one line in the log
+"""
+
+import asyncio
+import math
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from service.adapters.logs import log
+from service.core import dialect
+from service.core.access import ANYONE, Caller
+from service.errors import Failure
+from service.gateway import Gateway
+
+GATEWAY: Final = web.AppKey("gateway", Gateway)
+NOTE: Final = web.RequestKey("note", dict[str, Any])
+"""What the request's line in the log will say."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_OPEN: Final = frozenset({"/", "/favicon.ico", "/healthz", "/readyz"})
+_EXPOSED: Final = (
+    "Teleprinter-Request-Id, Teleprinter-Stream, Teleprinter-Upstream, x-request-id, Retry-After"
+)
+_PREFLIGHT_AGE: Final = "600"
+
+
+async def share(request: web.Request, response: web.StreamResponse) -> None:
+    """Let the page of an allowed origin read the response (Fetch, section 3.3: CORS)."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin in request.app[GATEWAY].doors.origins:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        response.headers.add("Vary", "Origin")
+
+
+def _preflight(request: web.Request) -> web.Response | None:
+    """Answer the question of a browser that asks before it sends a request; it shows no key."""
+    asked = request.headers.get("Access-Control-Request-Method")
+    if request.method != "OPTIONS" or asked is None or "Origin" not in request.headers:
+        return None
+    response = web.Response(status=204)
+    response.headers["Access-Control-Allow-Methods"] = asked
+    response.headers["Access-Control-Max-Age"] = _PREFLIGHT_AGE
+    if wanted := request.headers.get("Access-Control-Request-Headers"):
+        response.headers["Access-Control-Allow-Headers"] = wanted
+    return response
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who may come in, turn failures into answers, and write the request's line."""
+    gateway = request.app[GATEWAY]
+    began = gateway.clock.now()
+    note = request[NOTE] = {"id": secrets.token_hex(8), "status": None}
+    try:
+        response = await _answer(request, handler)
+        note["status"] = response.status
+    except asyncio.CancelledError:
+        note.setdefault("outcome", "left")
+        raise
+    finally:
+        elapsed = round((gateway.clock.now() - began) * 1000)
+        log.info("request", method=request.method, path=request.path, duration_ms=elapsed, **note)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        _check_door(request)
+        if (preflight := _preflight(request)) is not None:
+            return preflight
+        request[NOTE]["caller"] = _admit(request).name
+        response = await handler(request)
+    except Failure as failure:
+        return _refusal(request, failure)
+    except web.HTTPException as error:
+        return _refusal(request, _translated(error))
+    except ConnectionError:  # the client left in the middle of a write
+        request[NOTE]["outcome"] = "left"
+        return web.Response()
+    except Exception:  # noqa: BLE001  no traceback reaches a client
+        log.exception("a request failed by a fault of the relay", id=request[NOTE]["id"])
+        text = "the relay failed by a fault of its own; its log says more"
+        return _refusal(request, Failure("internal", text))
+    if not response.prepared:
+        if request.app[GATEWAY].draining:
+            response.force_close()
+        response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
+    return response
+
+
+def _check_door(request: web.Request) -> None:
+    """Raise Failure if nobody may ask so."""
+    navigates = request.headers.get("Sec-Fetch-Mode") == "navigate"
+    request.app[GATEWAY].doors.check(request.headers, link=_is_open(request) and navigates)
+    if "websocket" in request.headers.get("Upgrade", "").lower():
+        raise Failure("not_implemented", "this relay speaks no WebSocket: use server-sent events")
+
+
+def _is_open(request: web.Request) -> bool:
+    return request.path in _OPEN or request.path.startswith("/pages/")
+
+
+def _admit(request: web.Request) -> Caller:
+    """Return who asks; raises Failure unauthorized."""
+    if _is_open(request):
+        return ANYONE
+    return request.app[GATEWAY].keys.caller(request.headers)
+
+
+def _translated(error: web.HTTPException) -> Failure:
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status)
+    texts = {
+        "too_large": "the request's body is larger than this relay takes (limits.body)",
+        "method_not_allowed": "this path does not take that method",
+    }
+    return Failure(code or "bad_request", texts.get(code or "", error.reason or "bad request"))
+
+
+def _refusal(request: web.Request, failure: Failure) -> web.Response:
+    """Return a failure as status and JSON, in the dialect of the API that was asked."""
+    request[NOTE].update(outcome="refused", error=failure.code, message=failure.message)
+    api = dialect.for_path(request.path.rpartition("/v1/")[2])
+    response = web.Response(
+        status=failure.status,
+        body=msgspec.json.encode(api.refusal(failure)),
+        content_type="application/json",
+        headers={"Teleprinter-Request-Id": request[NOTE]["id"]},
+    )
+    if not failure.retryable:
+        response.headers["x-should-retry"] = "false"
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(failure.retry_after))
+    return response

@@ -1,0 +1,122 @@
+"""A stream as an HTTP response: its head, the outlet that writes it, and how it is left."""
+
+from typing import Final
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+
+from service.adapters.outlet import HEARTBEATS, Form, Outlet
+from service.adapters.upstream import Answer
+from service.boundary import GATEWAY, NOTE
+from service.core import pacing, routes
+from service.core.chat import Pacing
+from service.core.events import Ending
+from service.core.view import PlainView, View
+from service.errors import Failure
+from service.gateway import Gateway
+from service.relay import Stream
+
+_NEVER: Final = float("inf")
+
+
+def event_stream(request: web.Request, stream: Stream) -> EventSourceResponse:
+    """Return the head of an event stream."""
+    response = EventSourceResponse(allow_all_methods=True, ping_interval=_NEVER)
+    del response.headers["Connection"]  # aiohttp knows what the client asked for
+    response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
+    response.headers["Teleprinter-Stream"] = stream.name
+    response.headers["Teleprinter-Upstream"] = stream.summary.upstream or ""
+    return response
+
+
+def plain(request: web.Request, stream: Stream, answer: Answer) -> web.StreamResponse:
+    """Return the head of an answer that is no event stream, as the upstream sent it."""
+    response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
+    response.headers["Teleprinter-Upstream"] = stream.summary.upstream or ""
+    hand_on(response, answer)
+    if answer.length is not None:
+        response.content_length = answer.length
+    return response
+
+
+_FRAMING: Final = frozenset({"content-length", "cache-control", "x-accel-buffering"})
+
+
+def hand_on(response: web.StreamResponse, answer: Answer) -> None:
+    """Add the upstream's headers to the client's response."""
+    ours = _FRAMING if isinstance(response, EventSourceResponse) else {"content-length"}
+    for name, value in routes.client_headers(answer.headers):
+        if name.lower() == "content-type":
+            response.headers["Content-Type"] = value
+        elif name.lower() not in ours:
+            response.headers.add(name, value)
+
+
+def outlet_of(gateway: Gateway, stream: Stream, view: View, pace: Pacing | None) -> Outlet:
+    """Return what writes the stream for a client of this view, at this pace."""
+    heartbeat = gateway.settings.heartbeat
+    form: Form = "line" if heartbeat.form == "line" else "blank"
+    return Outlet(
+        stream.replay,
+        view,
+        pacing.strategy(pace.name, pace.delay) if pace is not None else None,
+        gateway.clock,
+        heartbeat=b"" if isinstance(view, PlainView) else HEARTBEATS[form],
+        every=heartbeat.after,
+        queue=gateway.settings.limits.queue,
+        patience=gateway.settings.limits.send_timeout,
+    )
+
+
+async def serve(
+    request: web.Request, stream: Stream, response: web.StreamResponse, outlet: Outlet
+) -> web.StreamResponse:
+    """Write the stream to its end. A client that leaves takes the upstream's request along."""
+    if request.app[GATEWAY].draining:
+        response.force_close()
+    try:
+        await response.prepare(request)
+        request[NOTE]["status"] = response.status
+        ending = await outlet.run(response)
+    except TimeoutError:
+        _cut_off(request, stream)
+        return response
+    finally:
+        stream.end()
+        note_stream(request, stream)
+        if isinstance(response, EventSourceResponse) and response.prepared:
+            response.stop_streaming()
+    _close_if_cut(request, ending)
+    return response
+
+
+def _cut_off(request: web.Request, stream: Stream) -> None:
+    """End the stream of a client that does not read. What it has not taken is dropped."""
+    text = "the client did not take what it was sent (limits.send_timeout)"
+    stream.end(Failure("client_too_slow", text, stage="stream"))
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _close_if_cut(request: web.Request, ending: Ending) -> None:
+    """Leave a body that is not whole without its last chunk, so that nobody takes it for whole."""
+    if ending.failure is not None and not ending.said and request.transport is not None:
+        request.transport.close()
+
+
+def note_stream(request: web.Request, stream: Stream) -> None:
+    """Add to the request's line what its stream came to."""
+    summary, ending = stream.summary, stream.replay.ending
+    request[NOTE].update(
+        stream=stream.name,
+        upstream=summary.upstream,
+        proxy=summary.proxy,
+        model=summary.model,
+        attempts=summary.attempts,
+        first_token_ms=summary.first_token_ms,
+        events=stream.frames,
+        outcome=ending.outcome if ending is not None else "left",
+    )
+    if ending is not None and ending.failure is not None:
+        request[NOTE].update(error=ending.failure.code, message=ending.failure.message)

@@ -1,0 +1,117 @@
+"""Headless Chromium's own clients, at work in the relay's page.
+
+The document is the relay's `/`, so that what it asks has the page's origin and its policy.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from client import Client
+from program import PATIENT
+
+try:
+    from playwright.async_api import Page, async_playwright
+except ImportError:  # the tests are skipped
+    async_playwright = None
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--no-proxy-server",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+FOLLOW = Path(__file__).with_name("clients") / "follow.mjs"
+BEGIN = """([how, job]) => {
+    globalThis.aborter = new AbortController();
+    const { signal } = aborter;
+    const following = how === "EventSource"
+        ? follow.eventSource(EventSource, job, say, signal)
+        : follow.post(job, follow.byBlankLines(say), say, signal);
+    following.then(() => say(null));
+}"""
+
+
+class Tab:
+    """A page that asks the relay. It says None at its end."""
+
+    def __init__(self, page: "Page") -> None:
+        self.page = page
+        self._said: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def begin(self, url: str, how: str, job: dict[str, Any]) -> None:
+        """Open the relay's page and let it ask."""
+        await self.page.goto(f"{url}/")
+        await self.page.expose_function("say", self._said.put_nowait)
+        await self.page.evaluate(FOLLOW.read_text())
+        await self.page.evaluate(BEGIN, [how, job])
+
+    async def says(self) -> Any:
+        """Return its next report."""
+        async with asyncio.timeout(PATIENT):
+            return await self._said.get()
+
+    async def rest(self) -> list[Any]:
+        """Return its reports up to its end."""
+        said = []
+        while (report := await self.says()) is not None:
+            said.append(report)
+        return said
+
+    async def abort(self) -> None:
+        """Let it abort what it does."""
+        await self.page.evaluate("aborter.abort()")
+
+
+@asynccontextmanager
+async def tab() -> AsyncIterator[Tab]:
+    """Run Chromium with an empty page; skips the test where it is missing."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    if async_playwright is None:
+        pytest.skip("playwright is not installed: pip install playwright")
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        try:
+            yield Tab(await browser.new_page())
+        finally:
+            await browser.close()
+
+
+@dataclass(frozen=True)
+class PageClient(Client):
+    """What a page asks with: EventSource, or fetch and no parser."""
+
+    how: str = "fetch"
+
+    @asynccontextmanager
+    async def run(self, url: str, question: str = "Hi", **job: Any) -> AsyncIterator[Tab]:
+        """Ask the relay at this URL, from its own page."""
+        if self.how == "EventSource":
+            asked = {"url": f"chat?{urlencode({'question': question, 'keep': 0})}"}
+        else:
+            asked = {"url": "chat", "body": {"question": question, "keep": 0}}
+        async with tab() as opened:
+            await opened.begin(url, self.how, {**asked, **job})
+            yield opened
+
+
+EVENTSOURCE = PageClient(
+    "chromium-eventsource",
+    chat=True,
+    sees_status=False,
+    refused=({"lost": "closed"},),
+    how="EventSource",
+)
+FETCH = PageClient("chromium-fetch", chat=True, lost=({"lost": "TypeError"},))
