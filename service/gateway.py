@@ -6,9 +6,10 @@ are under way keep the connections that they have.
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from service.adapters.clock import Clock
 from service.adapters.egress import Lane
@@ -16,7 +17,6 @@ from service.adapters.upstream import Order
 from service.core import dialect, routes
 from service.core.access import Caller, Doors, Keys
 from service.core.chat import Ask, Glance
-from service.core.proxy import Proxy
 from service.core.routes import Headers, Place
 from service.errors import Failure
 from service.relay import Stream, Streams, Terms
@@ -58,10 +58,7 @@ class Gateway:
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
         self.listens_on(self._listening)
         retired = list(self._lanes.values())
-        self._lanes = {
-            upstream.name: self._lane(upstream, settings.ways(upstream))
-            for upstream in settings.upstream
-        }
+        self._lanes = {upstream.name: self._lane(upstream) for upstream in settings.upstream}
         for lane in retired:
             task = asyncio.create_task(lane.retire())
             self._retiring.add(task)
@@ -73,10 +70,15 @@ class Gateway:
         self._listening = tuple(addresses)
         self.doors = Doors(self._listening or [server.host], server.hosts, server.origins)
 
-    def _lane(self, upstream: Upstream, ways: Sequence[Proxy]) -> Lane:
-        parts = urlsplit(upstream.url)
-        origin = f"{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
-        return Lane(origin, ways, self.clock, self._clocks(upstream).connect)
+    def _lane(self, upstream: Upstream) -> Lane:
+        url = URL(upstream.url)
+        return Lane(
+            f"{url.host_subcomponent}:{url.port}",
+            self.settings.ways(upstream),
+            self.clock,
+            self._clocks(upstream).connect,
+            self.settings.trust(upstream),
+        )
 
     def chat(self, caller: Caller, incoming: Incoming, ask: Ask) -> Stream:
         """Begin the stream of a `/chat` request; raises Failure not_found."""

@@ -10,7 +10,7 @@ from service.adapters.upstream import Answer
 from service.boundary import GATEWAY, NOTE
 from service.core import pacing, routes
 from service.core.chat import Pacing
-from service.core.events import Ending
+from service.core.events import Ending, Outcome
 from service.core.view import PlainView, View
 from service.errors import Failure
 from service.gateway import Gateway
@@ -75,28 +75,31 @@ async def serve(
     """Write the stream to its end. A client that leaves takes the upstream's request along."""
     if request.app[GATEWAY].draining:
         response.force_close()
+    outcome: Outcome = "left"  # until the client has it all
+    failure: Failure | None = None
     try:
         await response.prepare(request)
         request[NOTE]["status"] = response.status
         ending = await outlet.run(response)
+        outcome, failure = ending.outcome, ending.failure
     except TimeoutError:
-        _cut_off(request, stream)
+        outcome, failure = "slow", _cut_off(request)
         return response
     finally:
-        stream.end()
-        note_stream(request, stream)
+        stream.end(failure)
+        note_stream(request, stream, outcome, failure)
         if isinstance(response, EventSourceResponse) and response.prepared:
             response.stop_streaming()
     _close_if_cut(request, ending)
     return response
 
 
-def _cut_off(request: web.Request, stream: Stream) -> None:
-    """End the stream of a client that does not read. What it has not taken is dropped."""
-    text = "the client did not take what it was sent (limits.send_timeout)"
-    stream.end(Failure("client_too_slow", text, stage="stream"))
+def _cut_off(request: web.Request) -> Failure:
+    """Drop a client that does not read, and what it has not taken; return why."""
     if request.transport is not None:
         request.transport.abort()
+    text = "the client did not take what it was sent (limits.send_timeout)"
+    return Failure("client_too_slow", text, stage="stream")
 
 
 def _close_if_cut(request: web.Request, ending: Ending) -> None:
@@ -105,9 +108,11 @@ def _close_if_cut(request: web.Request, ending: Ending) -> None:
         request.transport.close()
 
 
-def note_stream(request: web.Request, stream: Stream) -> None:
-    """Add to the request's line what its stream came to."""
-    summary, ending = stream.summary, stream.replay.ending
+def note_stream(
+    request: web.Request, stream: Stream, outcome: Outcome, failure: Failure | None = None
+) -> None:
+    """Add to the request's line what its stream came to for the client."""
+    summary = stream.summary
     request[NOTE].update(
         stream=stream.name,
         upstream=summary.upstream,
@@ -116,7 +121,7 @@ def note_stream(request: web.Request, stream: Stream) -> None:
         attempts=summary.attempts,
         first_token_ms=summary.first_token_ms,
         events=stream.frames,
-        outcome=ending.outcome if ending is not None else "left",
+        outcome=outcome,
     )
-    if ending is not None and ending.failure is not None:
-        request[NOTE].update(error=ending.failure.code, message=ending.failure.message)
+    if failure is not None:
+        request[NOTE].update(error=failure.code, message=failure.message)

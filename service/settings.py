@@ -8,6 +8,7 @@ The structs themselves are in `core.tables`; they are also to be had from here.
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -69,6 +70,7 @@ class Settings(Table, frozen=True):
         refuse_twins("pool", "name", (pool.name for pool in self.pool))
         for upstream in self.upstream:
             self.ways(upstream)
+            self.trust(upstream)
 
     def __repr__(self) -> str:
         return f"Settings(upstream={self.upstream}, pool={self.pool})"
@@ -86,7 +88,26 @@ class Settings(Table, frozen=True):
             ways = [self._way(entry, upstream) for entry in pool.proxies]
         except ValueError as error:
             raise Rejected(f"pool[{self.pool.index(pool)}].proxies", f"env: {error}") from None
+        if "[" in upstream.url and any(way.scheme == "socks4" for way in ways):
+            reason = f"SOCKS4 cannot carry the IPv6 address in {upstream.name}'s url: use socks5"
+            raise Rejected(f"pool[{self.pool.index(pool)}].proxies", reason)
         return tuple(dict.fromkeys(ways))
+
+    def trust(self, upstream: Upstream) -> ssl.SSLContext | None:
+        """Return the TLS towards that upstream and its https proxies; None = the system's trust.
+
+        Raises Rejected for a `ca_file` that is none.
+        """
+        if not upstream.ca_file:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=upstream.ca_file)
+        except OSError as error:
+            reason = "not PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            path = f"upstream[{self.upstream.index(upstream)}].ca_file"
+            raise Rejected(path, f"{reason}: expected a PEM file of certificates") from None
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
     def clocks_of(self, upstream: Upstream) -> Clocks:
         """Return the upstream's own clocks, else everybody's."""

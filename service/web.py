@@ -133,7 +133,7 @@ async def _v1(request: web.Request, caller: Caller, incoming: Incoming) -> web.S
     try:
         await stream.ready()
     except BaseException:
-        note_stream(request, stream)
+        note_stream(request, stream, "left")  # or refused, which the boundary knows
         stream.end()
         raise
     answer = stream.answer

@@ -22,10 +22,10 @@ from aiohttp import web
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
 from service.app import application, runner
+from service.boundary import GATEWAY
 from service.gateway import Gateway
 from service.relay import Stream
 from service.settings import Settings, load
-from service.boundary import GATEWAY
 
 OPENAI = "https://api.openai.com"
 _TURNS = 100
@@ -75,19 +75,24 @@ async def relaying(
     clock: Clock | None = None,
     toml: str = "",
     tls: ssl.SSLContext | None = None,
+    environ: Mapping[str, str] | None = None,
     **variables: str,
 ) -> AsyncIterator[Relay]:
     """Run a relay; `variables` are settings without TELEPRINTER_ (`proxy="socks5://…"`).
 
-    `tls`: what it trusts of upstreams, instead of the system's authorities (`ca.client`).
+    `tls`: what it trusts of upstreams, instead of the system's authorities (`ca.client`);
+    `environ`: further variables, by their whole names.
     """
-    environ = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
+    given = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
     if upstream is not None:
-        environ["TELEPRINTER_UPSTREAM_URL"] = f"{upstream}/v1"
-    app = application(_settings(environ, toml), clock=LoopClock if clock is None else lambda: clock)
+        given["TELEPRINTER_UPSTREAM_URL"] = f"{upstream}/v1"
+    app = application(
+        _settings({**given, **(environ or {})}, toml),
+        clock=LoopClock if clock is None else lambda: clock,
+    )
     serving = runner(app)
     await serving.setup()
-    for lane in app[GATEWAY]._lanes.values():
+    for lane in app[GATEWAY]._lanes.values() if tls is not None else ():
         lane._tls = tls
     try:
         await web.TCPSite(serving, "127.0.0.1", 0).start()

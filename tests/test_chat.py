@@ -43,7 +43,7 @@ def refusal(read, *args):
 
 
 class TestQuery:
-    """GET /chat?question=…"""  # noqa: D400, D415
+    """GET /chat?question=…"""  # noqa: D400
 
     @given(st.text(min_size=1).filter(str.strip))
     def test_a_question(self, question):
@@ -297,8 +297,8 @@ class TestGlance:
 
     @pytest.mark.parametrize(
         "data",
-        [b"", b"  ", b"[]", b"5", b'{"model":"m"', b'{"model":"\xff"}', b"--x\r\nmodel", b"\x1f\x8b",
-         b'["model"]', DEEP],
+        [b"", b"  ", b"[]", b"5", b'{"model":"m"', b'{"model":"\xff"}', b"--x\r\nmodel",
+         b"\x1f\x8b", b'["model"]', DEEP],
     )  # fmt: skip
     def test_others(self, data):
         """A body that cannot be read names no model and asks for no stream."""

@@ -272,6 +272,26 @@ async def test_while_the_upstream_is_paused(clock, ca, kind, door):
         assert found.lines[0]["outcome"] == "left"
 
 
+@asynccontextmanager
+async def stuck(found, line, door):
+    """Fill every buffer on the way to a client that does not read; yield the upstream's end."""
+    await ask(line, door)
+    _, wire = await found.upstream.next()
+    sending = asyncio.create_task(endless(wire))
+    await until(lambda: found.relay.streams[0].replay.full)
+    (stream,) = found.relay.streams
+    seen = 0
+    while seen < stream.frames or not stream.replay.full:
+        seen = stream.frames
+        await settled()
+    yield wire
+    await asyncio.wait([sending])
+    assert sending.exception() is None or isinstance(sending.exception(), OSError)
+    await until(lambda: not found.relay.streams)
+    await until(lambda: found.lines)
+    assert found.clock.pending() == []
+
+
 async def endless(wire):
     """Send tokens until the client is gone."""
     await say(wire, TOKEN)
@@ -283,18 +303,25 @@ async def endless(wire):
 async def test_while_the_client_does_not_read(clock, ca, door):
     """A client that lets everything pile up, and then leaves."""
     async with scene(clock, ca) as found, dial(found.relay.port) as line:
-        await ask(line, door)
-        _, wire = await found.upstream.next()
-        sending = asyncio.create_task(endless(wire))
-        await until(lambda: found.relay.streams[0].replay.full)
-        await leave(line, "RST")
-        await closed(wire)
-        await asyncio.wait([sending])
-        assert sending.exception() is None or isinstance(sending.exception(), OSError)
-        await until(lambda: not found.relay.streams)
-        await until(lambda: found.lines)
+        async with stuck(found, line, door) as wire:
+            await leave(line, "RST")
+            await closed(wire)
         assert found.lines[0]["outcome"] == "left"
-        assert clock.pending() == []
+
+
+@doors
+async def test_a_client_that_does_not_read_is_made_to_leave(clock, ca, door):
+    """After limits.send_timeout it is dropped as if it had left; the log says that it was slow."""
+    toml = "[limits]\nsend_timeout = 5\n[heartbeat]\nafter = 0"
+    async with scene(clock, ca, toml=toml) as found, dial(found.relay.port) as line:
+        async with stuck(found, line, door) as wire:
+            clock.advance(4.999)
+            await settled()
+            assert not wire.closed.is_set()
+            clock.advance(0.001)
+            await closed(wire)
+        assert found.lines[0]["outcome"] == "slow"
+        assert found.lines[0]["error"] == "client_too_slow"
 
 
 @kinds

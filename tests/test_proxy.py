@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.proxy import DIRECT, Proxy, from_environment, parse
@@ -109,6 +109,7 @@ def test_refusals_hide_passwords(text):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"(http|socks5h)://.{0,20}@?.{0,20}", fullmatch=True))
 def test_any_text_is_read_or_refused(text):
     """Any text gives a Proxy or a ValueError."""
@@ -122,6 +123,7 @@ def test_any_text_is_read_or_refused(text):
 PRINTABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
 
 
+@settings(deadline=None)
 @given(PRINTABLE.filter(bool), PRINTABLE)
 def test_url_and_back(username, password):
     """The URL with its credentials encoded is read back as the same proxy."""

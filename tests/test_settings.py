@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import sources
@@ -514,6 +514,7 @@ def tables_of(kind):
     return known | st.builds(dict.__or__, known, st.dictionaries(KEYS, TOML, max_size=1))
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -128,6 +128,26 @@ def test_a_line_feed_after_the_next_frame_counts():
     assert framer.feed(b"\n\n") == [b"\n\n"]
 
 
+@pytest.mark.parametrize(
+    ("stream", "halved"),
+    [
+        (b"", False),
+        (b"data: x\r\n\r", True),
+        (b"data: x\r\n\r\n", False),
+        (b"data: x\r\r", False),
+        (b"data: x\n\r", False),
+        (b"data: x\n\n", False),
+        (b"data: x\r\n\rdata: y\n\n", False),
+        (b"data: x\r\n\ndata: y\r\n\r", True),
+    ],
+)
+def test_half_a_line_end(stream, halved):
+    """A stream of CR LF whose last LF has not come yet is known by its other line ends."""
+    framer = Framer(LIMIT)
+    framer.feed(stream)
+    assert framer.halved is halved
+
+
 def test_several_frames_in_one_read():
     """A read may hold the end of one frame, whole ones, and the beginning of another."""
     frames, rest = cut([b"data: 1", b"\n\n: c\n\ndata: 2\n\nda"])
@@ -146,6 +166,13 @@ def test_a_frame_over_the_limit_is_refused(pieces):
     with pytest.raises(FrameTooLong, match="longer than 10 bytes"):
         cut(pieces, limit=10)
     assert cut(pieces, limit=11)
+
+
+def test_what_fitted_before_a_long_frame_is_not_lost():
+    """The whole frames of the same read come with the refusal, up to the first long one."""
+    with pytest.raises(FrameTooLong) as caught:
+        cut([b"data: 1\n\n: c\n\ndata: 12345\n\n: d\n\n"], limit=9)
+    assert caught.value.frames == [b"data: 1\n\n", b": c\n\n"]
 
 
 def test_the_limit_is_for_a_frame_and_not_for_a_read():

@@ -17,7 +17,8 @@ from service.adapters.upstream import Answer, Order, attempt
 from service.core.proxy import Proxy
 from service.errors import Failure
 
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+# The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
 _HEADER_LIMIT = 64 * 1024  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
 
 

@@ -10,7 +10,8 @@ import msgspec
 from yarl import URL
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.dialling import unauthenticated
+from service.adapters.diagnosis import unauthenticated
+from service.adapters.dialling import native
 from service.core.proxy import Proxy
 from service.core.routes import Headers
 from service.errors import Failure
@@ -100,7 +101,7 @@ async def attempt(
     session: aiohttp.ClientSession, proxy: Proxy, order: Order, clock: Clock
 ) -> Answer:
     """Send the order and wait for the status line; raises Failure."""
-    native = proxy.scheme in {"http", "https"}
+    via = native(proxy)
     where = order.origin if proxy.scheme == "direct" else f"{order.origin} (through {proxy})"
     try:
         response = await session.request(
@@ -108,13 +109,13 @@ async def attempt(
             URL(order.url, encoded=True),
             headers=order.headers,
             data=_payload(order.body),
-            proxy=proxy.url if native else None,
+            proxy=via,
             allow_redirects=False,
             skip_auto_headers=_AUTO_HEADERS,
         )
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
         raise _broken(error, where) from None
-    if native and response.status == 407:  # noqa: PLR2004  only a proxy says this
+    if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
     return Answer(response, proxy, where, clock)

@@ -173,6 +173,7 @@ class Upstream(Table, frozen=True):
     models: Annotated[tuple[Text, ...], Meta(min_length=1, description="a list of globs")] = ("*",)
     prefix: Prefix = ""
     pool: Annotated[str, Meta(description="the name of a [[pool]]")] = ""
+    ca_file: Annotated[str, Meta(description="the path of a PEM file")] = ""
     clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ class Refused extends Error {}
 
 await fetchEventSource(job.url, {
   method: "POST",
-  headers: { "Content-Type": "application/json", ...job.headers },
+  headers: { "Content-Type": "application/json" },
   body: JSON.stringify(job.body),
   signal,
   openWhenHidden: true,

@@ -36,31 +36,38 @@ globalThis.follow = {
   },
 
   /** POSTs, hands the body's text to `read` piece by piece, and reports how it broke. */
-  async post({ url, body, headers }, read, say, signal) {
+  async post({ url, body }, read, say, signal) {
     try {
       const response = await fetch(url, {
         method: "POST",
-        headers: { "Content-Type": "application/json", ...headers },
+        headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
         signal,
       });
-      if (!response.ok) return say({ error: { status: response.status, ...(await response.json()).error } });
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (let piece; !(piece = await reader.read()).done; ) read(piece.value);
+      if (!response.ok) {
+        return say({ error: { status: response.status, ...(await response.json()).error } });
+      }
+      const reader = response.body.getReader();
+      const decoder = new TextDecoder();
+      for (let piece; !(piece = await reader.read()).done; ) {
+        read(decoder.decode(piece.value, { stream: true }));
+      }
     } catch (error) {
       if (!signal.aborted) say({ lost: error.name });
     }
   },
 
-  /** Returns what many pages have instead of a parser: events end at a blank line, and that is it. */
+  /** Reads as many pages do: an event ends at a blank line, and its fields have one line each. */
   byBlankLines(say) {
     let held = "";
     return (text) => {
       const blocks = (held + text).split("\n\n");
       held = blocks.pop();
       for (const block of blocks) {
-        const field = (name) => block.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
-        if (field("data")) follow.event(field("event"), field("data"), say);
+        const lines = block.split("\n").map((line) => [line, line.indexOf(": ")]);
+        const fields = lines.map(([line, at]) => [line.slice(0, at), line.slice(at + 2)]);
+        const { event, data } = Object.fromEntries(fields);
+        if (data) follow.event(event, data, say);
       }
     };
   },

@@ -1,28 +1,17 @@
-"""What else the anthropic SDK can do, each call as if there were no relay: same question and answer.
+"""What else the anthropic SDK can do, each call as if there were no relay.
 
 The streams of text, and how they fail, are in test_sdks.
 """
 
-from pydantic import BaseModel
-
 from compare import Call, both_ways, table
 from sdks import SAID, anthropic_client, async_anthropic_client
-from wires import anthropic as wire
 from wires import answers, streams
+from wires import anthropic as wire
+from wires.weather import JSON, PIECES, TOKYO, Weather
 
 CLIENTS = {"anthropic": anthropic_client, "anthropic-async": async_anthropic_client}
 
 
-class Weather(BaseModel):
-    """The weather of a city."""
-
-    city: str
-    degrees: int
-
-
-PIECES = ('{"city":"東', "京 🗼", '","degrees":', "21}")
-JSON = "".join(PIECES)
-INPUT = {"city": "東京 🗼", "degrees": 21}
 TOOL = {"name": "get_weather", "input_schema": Weather.model_json_schema()}
 THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1000}, "max_tokens": 2000}
 THOUGHT = ["Let me ", "想一想… 🤔"]
@@ -54,10 +43,10 @@ CALLS = [
     ),
     Call(
         "tool",
-        answers(wire.message(wire.tool_use("get_weather", INPUT), stop="tool_use")),
+        answers(wire.message(wire.tool_use("get_weather", TOKYO.model_dump()), stop="tool_use")),
         lambda c: c.messages.create(**SAID, tools=[TOOL], tool_choice={"type": "any"}),
         lambda answer: (answer.stop_reason, answer.content[0].input),
-        ("tool_use", INPUT),
+        ("tool_use", TOKYO.model_dump()),
     ),
     Call(
         "tool, streamed",
@@ -71,7 +60,7 @@ CALLS = [
         streams(wire.framed(whole_tool)),
         lambda c: c.messages.stream(**SAID, tools=[TOOL]),
         lambda events: events[-1].content[1].input,
-        INPUT,
+        TOKYO.model_dump(),
     ),
     Call(
         "thinking",
@@ -99,7 +88,7 @@ CALLS = [
         answers(wire.message(wire.text(JSON))),
         lambda c: c.messages.parse(**SAID, output_format=Weather),
         lambda answer: answer.parsed_output,
-        Weather(**INPUT),
+        TOKYO,
     ),
     Call(
         "tokens counted",

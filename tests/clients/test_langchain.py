@@ -2,37 +2,18 @@
 
 The streams of text, and how they fail, are in test_sdks. By itself `astream` gives up when no chunk
 came for `stream_chunk_timeout` (120 s): a heartbeat is no chunk, so that a model which thinks for
-longer needs `ChatOpenAI(stream_chunk_timeout=None)`, with or without a relay.
+longer needs `ChatOpenAI(stream_chunk_timeout=None)`, with or without a relay (langchain #36949).
 """
 
-import asyncio
 from functools import partial, reduce
 from operator import add
-
-from pydantic import BaseModel
 
 from compare import Call, both_ways, table
 from sdks import PROMPT, langchain
 from wires import answers, streams
 from wires import openai_chat as chat
 from wires import openai_responses as responses
-
-CLIENTS = {
-    "langchain": langchain,
-    "langchain-responses": partial(langchain, use_responses_api=True),
-}
-
-
-class Weather(BaseModel):
-    """The weather of a city."""
-
-    city: str
-    degrees: int
-
-
-PIECES = ('{"city":"東', "京 🗼", '","degrees":', "21}")
-JSON = "".join(PIECES)
-TOKYO = Weather(city="東京 🗼", degrees=21)
+from wires.weather import JSON, PIECES, TOKYO, Weather
 
 
 def message(answer):

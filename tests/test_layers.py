@@ -1,0 +1,212 @@
+"""The architecture holds: who may import whom, and which module is the only door to what.
+
+    core decides and never waits · adapters wait and never decide · imports point downwards
+
+A new module fails here until it has its layer, and an import beside it until it is allowed.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import service
+
+ROOT = Path(service.__file__).parent
+
+LAYERS = {
+    8: "__main__",
+    7: "server",
+    6: "app",
+    5: "boundary responses web demo",
+    4: "gateway",
+    3: "relay",
+    2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
+    " adapters.egress adapters.logs adapters.outlet adapters.rates adapters.replay"
+    " adapters.systemd adapters.upstream",
+    1: "core.access core.chat core.dialect core.faults core.fields core.fronts core.pacing"
+    " core.pool core.routes core.sse core.tables core.tickets core.view",
+    0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
+}
+LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
+
+BESIDE = {
+    "adapters.dialling": {"adapters.clock", "adapters.diagnosis"},
+    "adapters.egress": {"adapters.clock", "adapters.dialling", "adapters.upstream"},
+    "adapters.outlet": {"adapters.clock", "adapters.replay"},
+    "adapters.rates": {"adapters.logs"},
+    "adapters.upstream": {"adapters.clock", "adapters.diagnosis", "adapters.dialling"},
+    "core.dialect": {"core.sse"},
+    "core.events": {"errors"},
+    "core.faults": {"core.tables"},
+    "core.pacing": {"core.view"},
+    "core.proxy": {"core.secret"},
+    "core.tables": {"core.fields"},
+    "core.tickets": {"core.access"},
+    "core.view": {"core.dialect", "core.sse"},
+    "responses": {"boundary"},
+    "settings": {"draft", "sources"},
+    "web": {"boundary", "responses"},
+}
+"""Imports within a layer: what a module builds on."""
+
+DOORS = {
+    "aiohttp_socks": "adapters.diagnosis adapters.dialling",
+    "python_socks": "adapters.dialling",
+    "aiohttp_sse": "responses",
+    "dotenv": "sources",
+    "limits": "adapters.rates",
+    "logging": "adapters.logs",
+    "redis": "adapters.rates",
+    "signal": "server",
+    "structlog": "adapters.logs",
+    "time": "adapters.rates demo",
+    "uvloop": "server",
+}
+"""The only modules that import these. diagnosis: only to know its errors; `time`: the demo's dates,
+and a store that several processes share."""
+
+ENVIRONMENT = {"settings", "adapters.systemd"}
+"""The only modules that look at os.environ."""
+
+IMPURE = {
+    "asyncio", "concurrent", "http", "logging", "multiprocessing", "os", "pathlib", "queue",
+    "random", "secrets", "select", "selectors", "signal", "socket", "socketserver", "ssl",
+    "subprocess", "tempfile", "threading", "time", "uuid",
+}  # fmt: skip
+"""What core must not know: it waits, touches the world, or is different each time."""
+
+
+def name_of(file):
+    """Return a module's name below `service`."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+SOURCES = {name_of(file): ast.parse(file.read_text()) for file in sorted(ROOT.rglob("*.py"))}
+
+
+class Imports(NamedTuple):
+    """What a module imports, anywhere in its text: modules of `service`, and others in full."""
+
+    own: set[str]
+    foreign: set[str]
+
+
+def named_in(node):
+    """Return the dotted names that an import statement may mean; none if it is another node."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def resolved(name):
+    """Return the module of `service` that a dotted name means or is in; None if it is foreign."""
+    first, *rest = name.split(".")
+    if first != "service":
+        return None
+    for end in range(len(rest), 0, -1):
+        for module in (".".join(rest[:end]), ".".join([*rest[:end], "__init__"])):
+            if module in SOURCES:
+                return module
+    return "__init__"
+
+
+def imports(module):
+    """Return what a module imports."""
+    names = [name for node in ast.walk(SOURCES[module]) for name in named_in(node)]
+    own = {found for name in names if (found := resolved(name)) is not None}
+    return Imports(own, {name for name in names if resolved(name) is None})
+
+
+IMPORTS = {module: imports(module) for module in SOURCES}
+
+
+def importers(package):
+    """Return the modules that import this package or a part of it."""
+    return {
+        module
+        for module, found in IMPORTS.items()
+        if any(name.split(".")[0] == package for name in found.foreign)
+    }
+
+
+def uses(module, *names):
+    """Tell whether a module has one of these as an attribute of `os`, or imports it from there."""
+    attributes = [node for node in ast.walk(SOURCES[module]) if isinstance(node, ast.Attribute)]
+    owned = {node.attr for node in attributes if getattr(node.value, "id", "") == "os"}
+    imported = {name.removeprefix("os.") for name in IMPORTS[module].foreign}
+    return bool((owned | imported) & set(names))
+
+
+def test_every_module_has_a_layer():
+    """A module that is new, or gone, changes the table above."""
+    assert SOURCES.keys() - LAYER.keys() == set()
+    assert LAYER.keys() - SOURCES.keys() == set()
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES.keys() & LAYER.keys()))
+def test_imports_point_downwards(module):
+    """A module imports from lower layers, and in its own from what it builds on."""
+    layer = LAYER[module]
+    not_lower = {other for other in IMPORTS[module].own if LAYER.get(other, 0) >= layer}
+    assert not_lower - BESIDE.get(module, set()) == set()
+
+
+def test_what_is_allowed_beside_is_used():
+    """An import within a layer that is no longer there is no longer allowed."""
+    unused = {(one, other) for one, row in BESIDE.items() for other in row - IMPORTS[one].own}
+    assert unused == set()
+
+
+def test_no_cycles():
+    """Taking away what imports nothing that is left, nothing is left."""
+    left = {module: found.own - {module} for module, found in IMPORTS.items()}
+    while free := {module for module, needs in left.items() if not needs & left.keys()}:
+        left = {module: needs for module, needs in left.items() if module not in free}
+    assert left == {}
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("core.")])
+def test_core_is_pure(module):
+    """It imports core, errors, msgspec, and of the standard library what neither waits nor acts."""
+    own, foreign = IMPORTS[module]
+    assert {name for name in own if name != "errors" and not name.startswith("core.")} == set()
+    packages = {name.split(".")[0] for name in foreign}
+    assert packages - sys.stdlib_module_names <= {"msgspec"}
+    assert packages & IMPURE == set()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("adapters.")])
+def test_adapters_do_not_know_their_users(module):
+    """They import core, errors and each other, and never what decides or the settings."""
+    above = {name for name in IMPORTS[module].own if name.split(".")[0] not in {"core", "adapters"}}
+    assert above <= {"errors"}
+
+
+@pytest.mark.parametrize(("package", "doors"), DOORS.items())
+def test_doors(package, doors):
+    """What is outside has one door, which the rest of the program goes through."""
+    assert importers(package) == set(doors.split())
+
+
+def test_the_environment_is_read_in_one_place():
+    """The settings come from os.environ through one module; systemd's words through another."""
+    names = ("environ", "environb", "getenv", "getenvb", "putenv")
+    assert {module for module in SOURCES if uses(module, *names)} == ENVIRONMENT
+
+
+def test_nothing_is_imported_by_a_made_up_name():
+    """All imports can be seen, so that these tests see all."""
+    called = {
+        module
+        for module, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name | ast.Attribute)
+        and getattr(node, "id", getattr(node, "attr", "")) in {"import_module", "__import__"}
+    }
+    assert called == set()
