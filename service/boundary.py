@@ -21,6 +21,9 @@ from service.errors import Failure
 from service.gateway import Gateway
 
 GATEWAY: Final = web.AppKey("gateway", Gateway)
+CALLER: Final = web.RequestKey("caller", Caller)
+NAME: Final = web.RequestKey("name", str)
+"""The name of the stream that the request may begin."""
 NOTE: Final = web.RequestKey("note", dict[str, Any])
 """What the request's line in the log will say."""
 
@@ -60,6 +63,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     """Let in who may come in, turn failures into answers, and write the request's line."""
     gateway = request.app[GATEWAY]
     began = gateway.clock.now()
+    request[NAME] = secrets.token_urlsafe(16)
     note = request[NOTE] = {"id": secrets.token_hex(8), "status": None}
     try:
         response = await _answer(request, handler)
@@ -78,7 +82,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         _check_door(request)
         if (preflight := _preflight(request)) is not None:
             return preflight
-        request[NOTE]["caller"] = _admit(request).name
+        request[CALLER] = caller = _admit(request)
+        request[NOTE]["caller"] = caller.name
         response = await handler(request)
     except Failure as failure:
         return _refusal(request, failure)
@@ -106,6 +111,12 @@ def _check_door(request: web.Request) -> None:
         raise Failure("not_implemented", "this relay speaks no WebSocket: use server-sent events")
 
 
+def _ticket(request: web.Request) -> str | None:
+    """Return the ticket of an EventSource, which can send no header."""
+    asks = request.method == "GET" and request.path.rpartition("/")[2] == "chat"
+    return request.query.get("ticket") if asks else None
+
+
 def _is_open(request: web.Request) -> bool:
     return request.path in _OPEN or request.path.startswith("/pages/")
 
@@ -114,7 +125,12 @@ def _admit(request: web.Request) -> Caller:
     """Return who asks; raises Failure unauthorized."""
     if _is_open(request):
         return ANYONE
-    return request.app[GATEWAY].keys.caller(request.headers)
+    gateway = request.app[GATEWAY]
+    ticket = _ticket(request)
+    if ticket is not None and gateway.keys:
+        last = request.headers.get("Last-Event-ID")
+        return gateway.redeem(ticket, request[NAME], last)
+    return gateway.keys.caller(request.headers)
 
 
 def _translated(error: web.HTTPException) -> Failure:

@@ -26,6 +26,7 @@ from service.core.tables import (
     Pool,
     Rejected,
     Server,
+    Store,
     Table,
     Upstream,
 )
@@ -36,10 +37,13 @@ TABLES: Final[dict[str, type[Table]]] = {
     "clocks": Clocks,
     "heartbeat": Heartbeat,
     "limits": Limits,
+    "store": Store,
 }
 LISTS: Final[dict[str, type[Table]]] = {"upstream": Upstream, "pool": Pool}
 
-_SECRET: Final = re.compile(r"server\.keys|upstream\[\d+\]\.(key|headers)|pool\[\d+\]\.proxies")
+_SECRET: Final = re.compile(
+    r"server\.keys|store\.url|upstream\[\d+\]\.(key|headers)|pool\[\d+\]\.proxies"
+)
 _PLAIN_URL: Final = re.compile(
     r"https?://([\w.-]+)(:\d{1,5})?(/[\w./~-]*)?", re.ASCII | re.IGNORECASE
 )
@@ -188,14 +192,16 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 
 def _with_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Read the `name:key` texts of a table that has some."""
+    """Read the `name:key` texts of a table that has some; a key may also be a table."""
     keys = values.get("keys")
     if not isinstance(keys, list):
         return values
-    read = []
+    read: list[Any] = []
     for number, text in enumerate(keys):
         try:
-            read.append(Key.read(str(text)))
+            read.append(text if isinstance(text, dict) else Key.read(str(text)))
+        except Rejected as error:
+            raise Rejected(f"keys[{number}]", error.reason) from None
         except ValueError as error:
             raise Rejected(f"keys[{number}]", str(error)) from None
     return {**values, "keys": read}

@@ -13,14 +13,16 @@ from yarl import URL
 
 from service.adapters.clock import Clock
 from service.adapters.egress import Lane
+from service.adapters.rates import Rates
 from service.adapters.upstream import Order
 from service.core import dialect, routes
-from service.core.access import Caller, Doors, Keys
+from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance
 from service.core.routes import Headers, Place
+from service.core.tickets import Tickets
 from service.errors import Failure
 from service.relay import Stream, Streams, Terms
-from service.settings import Clocks, Settings, Upstream
+from service.settings import Clocks, Key, Settings, Upstream
 
 _CREDENTIALS: Final = ("authorization", "x-api-key")
 _CHAT_KEEPS: Final = frozenset(
@@ -45,6 +47,8 @@ class Gateway:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self.clock = clock
         self.streams = Streams()
+        self.rates = Rates(settings.store.url)
+        self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
         self.draining = False
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
@@ -54,7 +58,7 @@ class Gateway:
     def adopt(self, settings: Settings) -> None:
         """Go by these settings from now on."""
         self.settings = settings
-        self.keys = Keys((key.name, key.key.reveal()) for key in settings.server.keys)
+        self.keys = Keys((key.name, key.digest, _grant(key)) for key in settings.server.keys)
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
         self.listens_on(self._listening)
         retired = list(self._lanes.values())
@@ -80,7 +84,26 @@ class Gateway:
             self.settings.trust(upstream),
         )
 
-    def chat(self, caller: Caller, incoming: Incoming, ask: Ask) -> Stream:
+    def redeem(self, ticket: str, stream: str, last_event: str | None) -> Caller:
+        """Return whose ticket begins this stream, or goes on with that of the last event."""
+        if last_event is not None:
+            return self.tickets.resume(ticket, last_event.partition(".")[0])
+        return self.tickets.start(ticket, stream, self.clock.now())
+
+    async def admit(self, caller: Caller, model: str | None) -> None:
+        """Count a request; raises Failure forbidden, rate_limited."""
+        grant = caller.grant
+        grant.check_model(model)
+        wait = await self.rates.request(caller.name, grant.requests_per_minute)
+        if wait is not None:
+            text = f"your key may send {grant.requests_per_minute} requests a minute"
+            raise Failure("rate_limited", text, retry_after=wait)
+        wait = await self.rates.exhausted(caller.name, grant.tokens_per_day)
+        if wait is not None:
+            text = f"your key may use {grant.tokens_per_day} tokens a day, and they are used up"
+            raise Failure("rate_limited", text, retry_after=wait)
+
+    def chat(self, name: str, caller: Caller, incoming: Incoming, ask: Ask) -> Stream:
         """Begin the stream of a `/chat` request; raises Failure not_found."""
         default = self.settings.chat.model
         upstream = self._choose(incoming.place.prefix, ask.model or default)
@@ -93,11 +116,11 @@ class Gateway:
         url = f"{upstream.url}/chat/completions"
         model = ask.model or default
         order = Order("POST", url, headers, ask.payload(default), streams=True, model=model)
-        return self._begin(caller, upstream, order, dialect.Chat(), committed=True)
+        return self._begin(name, caller, upstream, order, dialect.Chat(), committed=True)
 
-    def v1(self, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
+    def v1(self, name: str, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
         """Begin the stream of a `/v1` request; raises Failure not_found."""
-        model = glance.model if isinstance(glance.model, str) else None
+        model = glance.named
         upstream = self._choose(incoming.place.prefix, model)
         rest = incoming.place.rest
         url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
@@ -109,7 +132,8 @@ class Gateway:
             incoming.method == "POST" and glance.stream is True,
             model,
         )
-        return self._begin(caller, upstream, order, dialect.for_path(rest), committed=False)
+        reader = dialect.for_path(rest)
+        return self._begin(name, caller, upstream, order, reader, committed=False)
 
     def _choose(self, prefix: str, model: str | None) -> Upstream:
         return routes.choose(self.settings.upstream, prefix, model)
@@ -118,7 +142,7 @@ class Gateway:
         """Return what goes upstream: never the relay's key, and one credential only."""
         without = {name.lower() for name in upstream.headers}
         if caller.key_header:
-            without.add(caller.key_header.lower())
+            without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
         if upstream.key:
             without.update(_CREDENTIALS)
         sent = routes.upstream_headers(headers, without)
@@ -127,8 +151,9 @@ class Gateway:
             sent.append(("Authorization", f"Bearer {upstream.key.reveal()}"))
         return [*sent, *upstream.headers.items()]
 
-    def _begin(
+    def _begin(  # noqa: PLR0913  what a stream is made of
         self,
+        name: str,
         caller: Caller,
         upstream: Upstream,
         order: Order,
@@ -138,7 +163,7 @@ class Gateway:
     ) -> Stream:
         self._check_room(caller)
         stream = Stream(
-            secrets.token_urlsafe(16),
+            name,
             order,
             self._lanes[upstream.name],
             reader,
@@ -158,9 +183,9 @@ class Gateway:
         if limits.streams and len(self.streams) >= limits.streams:
             text = "as many streams are open as this relay allows (limits.streams)"
             raise Failure("too_many_streams", text, retry_after=1)
-        mine = self.streams.of(caller.name) if limits.streams_per_caller else 0
-        if mine and mine >= limits.streams_per_caller:
-            text = f"you have {mine} streams open, as many as this relay allows"
+        bound = caller.grant.streams or limits.streams_per_caller
+        if bound and self.streams.of(caller.name) >= bound:
+            text = f"you have {bound} streams open, as many as you may"
             raise Failure("too_many_streams", text, retry_after=1)
 
     def _clocks(self, upstream: Upstream) -> Clocks:
@@ -179,5 +204,10 @@ class Gateway:
     async def close(self) -> None:
         """Close every connection to an upstream; no stream may be under way."""
         await asyncio.gather(*self._retiring)
+        await self.rates.close()
         for lane in self._lanes.values():
             await lane.close()
+
+
+def _grant(key: Key) -> Grant:
+    return Grant(key.models, key.requests_per_minute, key.streams, key.tokens_per_day)

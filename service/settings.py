@@ -28,6 +28,7 @@ from service.core.tables import (
     Pool,
     Rejected,
     Server,
+    Store,
     Table,
     Upstream,
     refuse_twins,
@@ -45,6 +46,7 @@ __all__ = [
     "Server",
     "Settings",
     "SettingsError",
+    "Store",
     "Upstream",
     "load",
     "redacted",
@@ -61,6 +63,7 @@ class Settings(Table, frozen=True):
     clocks: Clocks = Clocks()
     heartbeat: Heartbeat = Heartbeat()
     limits: Limits = Limits()
+    store: Store = Store()
     upstream: tuple[Upstream, ...] = ()
     pool: tuple[Pool, ...] = ()
     environ: Mapping[str, str] = MappingProxyType({})
@@ -159,7 +162,8 @@ def load(
 
 def redacted(settings: Settings) -> str:
     """Return the settings as TOML without their secrets, each upstream's ways as a comment."""
-    parts = [_table(f"[{name}]", getattr(settings, name)) for name in TABLES]
+    shown = replace(settings, store=replace(settings.store, url=settings.store.shown()))
+    parts = [_table(f"[{name}]", getattr(shown, name)) for name in TABLES]
     for upstream in settings.upstream:
         ways = ", ".join(str(way) for way in settings.ways(upstream))
         parts.append(_table("[[upstream]]", upstream) + f"\n# ways out: {ways}")

@@ -32,6 +32,7 @@ VARIABLES: Final = {
     "TELEPRINTER_PORT": "server.port",
     "TELEPRINTER_KEYS": "server.keys",
     "TELEPRINTER_OPEN": "server.open",
+    "TELEPRINTER_STORE": "store.url",
     "TELEPRINTER_LOG": "server.log",
 }
 SYSTEM_CONFIG: Final = Path("/etc/teleprinter/teleprinter.toml")

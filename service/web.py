@@ -10,9 +10,8 @@ from typing import Final
 from aiohttp import web
 
 from service.adapters.clock import Deadline
-from service.boundary import GATEWAY, boundary, share
+from service.boundary import CALLER, GATEWAY, NAME, boundary, share
 from service.core import chat, routes
-from service.core.access import Caller
 from service.core.chat import Pacing
 from service.core.view import ChatView, PlainView, RawView
 from service.errors import Failure
@@ -31,6 +30,7 @@ def routed(app: web.Application) -> web.Application:
     app.router.add_get("/", page)
     app.router.add_get("/pages/{name}", page)
     app.router.add_get("/favicon.ico", no_icon)
+    app.router.add_post("/tickets", tickets)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_route("*", "/{path:.*}", relay)
@@ -57,6 +57,13 @@ async def no_icon(_: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def tickets(request: web.Request) -> web.Response:
+    """Issue a ticket for an EventSource of this caller."""
+    gateway = request.app[GATEWAY]
+    ticket = gateway.tickets.issue(request[CALLER], gateway.clock.now())
+    return web.json_response({"ticket": ticket}, headers={"Cache-Control": "no-store"})
+
+
 async def alive(_: web.Request) -> web.Response:
     """Say that the relay is alive."""
     return web.json_response({"status": "ok"})
@@ -74,12 +81,11 @@ async def relay(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     path, _, query = _raw_target(request).partition("?")
     place = routes.place(path, gateway.prefixes)
-    caller = request.app[GATEWAY].keys.caller(request.headers)
     body = await _body(request)
     incoming = Incoming(request.method, place, query, list(request.headers.items()), body)
     if place.door == "chat":
-        return await _chat(request, caller, incoming)
-    return await _v1(request, caller, incoming)
+        return await _chat(request, incoming)
+    return await _v1(request, incoming)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -105,20 +111,20 @@ def _raw_target(request: web.Request) -> str:
     return "/" + rest.partition("/")[2]
 
 
-async def _chat(request: web.Request, caller: Caller, incoming: Incoming) -> web.StreamResponse:
+async def _chat(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     if request.method not in {"GET", "POST"}:
         raise Failure("method_not_allowed", "/chat takes GET and POST")
-    if (
-        "Last-Event-ID" in request.headers
-    ):  # nothing is kept, so that there is nothing to go on with
+    if "Last-Event-ID" in request.headers:  # nothing is kept, so that nothing goes on
         return web.Response(status=204)
     posted = request.method == "POST"
     ask = chat.from_json(incoming.body) if posted else chat.from_query(request.query)
     settings = gateway.settings.chat
     default = Pacing(settings.pace, settings.delay_ms / 1000)
     pace = chat.pacing(ask.pace, ask.delay_ms, default)
-    stream = gateway.chat(caller, incoming, ask)
+    caller = request[CALLER]
+    await gateway.admit(caller, ask.model or settings.model)
+    stream = gateway.chat(request[NAME], caller, incoming, ask)
     view = ChatView(stream.name)
     response = event_stream(request, stream)
     outlet = outlet_of(gateway, stream, view, pace)
@@ -126,10 +132,12 @@ async def _chat(request: web.Request, caller: Caller, incoming: Incoming) -> web
     return await serve(request, stream, response, outlet)
 
 
-async def _v1(request: web.Request, caller: Caller, incoming: Incoming) -> web.StreamResponse:
+async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     pace = chat.pacing_of_headers(request.headers)
-    stream = gateway.v1(caller, incoming, chat.glance(incoming.body))
+    glance, caller = chat.glance(incoming.body), request[CALLER]
+    await gateway.admit(caller, glance.named)
+    stream = gateway.v1(request[NAME], caller, incoming, glance)
     try:
         await stream.ready()
     except BaseException:

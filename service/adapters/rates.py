@@ -26,12 +26,10 @@ ANSWER_WITHIN: Final = 2.0
 """Seconds that Redis may take, and that a request may wait for one of the connections: with less, a
 burst of some 1000 requests is taken for an outage."""
 CONNECTIONS: Final = 4
-"""Connections to Redis: each asks some 1000 times a second, and opening one takes longer."""
+"""Connections to Redis: one asks some 1000 times a second, and to open one takes as long."""
 PAUSE: Final = 5.0
 """Seconds until a Redis that was away is asked again, by one request while the others go on."""
-_GRAIN: Final = (
-    0.001  # seconds; Redis counts in milliseconds, and a window is over only after its end
-)
+_GRAIN: Final = 0.001  # seconds; Redis counts in milliseconds, and an end must be past
 
 T = TypeVar("T")
 
@@ -171,7 +169,7 @@ def _pool(uri: str) -> Any:
             uri,
             max_connections=CONNECTIONS,
             timeout=ANSWER_WITHIN,
-            socket_timeout=None,
+            socket_timeout=ANSWER_WITHIN,
             socket_connect_timeout=ANSWER_WITHIN,
             retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)),  # a connection gone stale
         )

@@ -8,13 +8,31 @@ site's page sent (Fetch Metadata, Origin) are refused, before any key is looked 
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from service.errors import Failure
 
+_CREDENTIALS = ("authorization", "x-api-key")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Grant(NamedTuple):
+    """What a caller may do; 0 = no bound. `models` are globs."""
+
+    models: tuple[str, ...] = ("*",)
+    requests_per_minute: int = 0
+    streams: int = 0
+    tokens_per_day: int = 0
+
+    def check_model(self, model: str | None) -> None:
+        """Raise Failure forbidden if the caller may not use this model."""
+        if model is None or any(fnmatchcase(model, glob) for glob in self.models):
+            return
+        served = ", ".join(self.models)
+        raise Failure("forbidden", f"your key may not use the model {model!r}: it may use {served}")
 
 
 class Caller(NamedTuple):
@@ -22,6 +40,7 @@ class Caller(NamedTuple):
 
     name: str
     key_header: str | None = None
+    grant: Grant = Grant()
 
 
 ANYONE = Caller("anyone")
@@ -30,31 +49,50 @@ ANYONE = Caller("anyone")
 class Keys:
     """The keys of the clients that are let in; with none, everybody is."""
 
-    def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
-        self._digests = [(name, _digest(key)) for name, key in keys]
+    def __init__(self, keys: Iterable[tuple[str, bytes, Grant]]) -> None:
+        """Take name, SHA-256 of the key, and what it grants, of each."""
+        self._keys = list(keys)
+
+    def __bool__(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._keys)
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Return who sends these headers; raises Failure unauthorized."""
-        if not self._digests:
+        if not self:
             return ANYONE
         header, key = _presented(headers)
-        name = self._find(key)
-        if name is None:
+        found = self._find(key)
+        if found is None:
             raise Failure(
                 "unauthorized",
                 "this relay needs its key: send it as Authorization: Bearer, x-api-key"
                 " or Teleprinter-Key"
                 + (f"; the key in {header} is not one of them" if key else ""),
             )
-        return Caller(name, header)
+        return Caller(found[0], header, found[2])
 
-    def _find(self, key: str) -> str | None:
+    def carriers(self, headers: Iterable[tuple[str, str]]) -> set[str]:
+        """Return the headers, lower-case, that carry one of the keys: SDKs may fill in several."""
+        return {
+            name.lower()
+            for name, value in headers
+            if name.lower() in _CREDENTIALS and self._find(_bare(value)) is not None
+        }
+
+    def _find(self, key: str) -> tuple[str, bytes, Grant] | None:
         """Compare with every key, each in constant time, so that time tells nothing."""
         digest, found = _digest(key), None
-        for name, known in self._digests:
-            if hmac.compare_digest(digest, known):
-                found = name
+        for known in self._keys:
+            if hmac.compare_digest(digest, known[1]):
+                found = known
         return found
+
+
+def _bare(value: str) -> str:
+    """Return a header's value without `Bearer`."""
+    scheme, _, key = value.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else value
 
 
 def _digest(key: str) -> bytes:

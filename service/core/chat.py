@@ -126,6 +126,11 @@ class Glance(msgspec.Struct):
     model: Any = None
     stream: Any = None
 
+    @property
+    def named(self) -> str | None:
+        """The model, if it is named by a text."""
+        return self.model if isinstance(self.model, str) else None
+
 
 _glance = msgspec.json.Decoder(Glance).decode
 

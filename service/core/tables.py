@@ -6,6 +6,7 @@ come from, and which of them wins, is no business of a table.
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ from service.core.fields import (
 from service.core.proxy import parse
 from service.core.secret import Secret
 
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_REDIS: Final = re.compile(r"rediss?://[^/\s]+(/\d+)?$")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
 
@@ -49,21 +52,48 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Key(Table, frozen=True):
-    """A client that is let in, by the secret that it shows."""
+    """A client that is let in, by the secret that it shows; and what it may do, 0 = no bound.
+
+    Either `key`, or `sha256`, the hexadecimal digest of the key, so that the file holds no secret.
+    """
 
     name: Name
-    key: Hidden
+    key: Hidden = Secret()
+    sha256: Annotated[str, Meta(description="64 hexadecimal digits")] = ""
+    models: Annotated[tuple[Text, ...], Meta(min_length=1, description="a list of globs")] = ("*",)
+    requests_per_minute: Count = 0
+    streams: Count = 0
+    tokens_per_day: Count = 0
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "sha256", self.sha256.lower())
+        if bool(self.key) == bool(self.sha256):
+            raise Rejected("key", "expected a key, or sha256 in its place")
+        if self.key and not _VISIBLE.fullmatch(self.key.reveal()):
+            raise Rejected("key", "expected visible ASCII characters, no space and no line end")
+        if self.sha256 and not _SHA256.fullmatch(self.sha256):
+            raise Rejected("sha256", "expected 64 hexadecimal digits, as sha256sum prints them")
 
     @classmethod
     def read(cls, text: str) -> "Key":
-        """Read `name:key`; ValueError without the text if it is anything else."""
+        """Read `name:key` or `name:sha256:DIGEST`; ValueError without the text if it is neither."""
         name, _, key = text.partition(":")
         if not (re.fullmatch(r"[A-Za-z0-9._-]+", name) and _VISIBLE.fullmatch(key)):
             raise ValueError(
                 "expected name:key, the name of letters, digits, . _ -,"
                 " the key of visible ASCII characters"
             )
+        kind, _, digest = key.partition(":")
+        if kind == "sha256":
+            return cls(name=name, sha256=digest)
         return cls(name=name, key=Secret(key))
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key."""
+        if self.sha256:
+            return bytes.fromhex(self.sha256)
+        return sha256(self.key.reveal().encode()).digest()
 
 
 class Server(Table, frozen=True):
@@ -88,7 +118,7 @@ class Server(Table, frozen=True):
         force_setattr(self, "hosts", tuple(name.strip("[]").lower() for name in self.hosts))
         force_setattr(self, "origins", tuple(o.rstrip("/").lower() for o in self.origins))
         refuse_twins("keys", "name", (key.name for key in self.keys))
-        refuse_twins("keys", "key", (key.key for key in self.keys))
+        refuse_twins("keys", "key", (key.digest for key in self.keys))
         if not (self.loopback or self.keys or self.open):
             raise Rejected(
                 "host",
@@ -161,6 +191,23 @@ class Limits(Table, frozen=True):
     streams_per_caller: Count = 0
     body_timeout: Seconds = 60.0
     send_timeout: Seconds = 120.0
+
+
+class Store(Table, frozen=True):
+    """Where what several instances share is kept: `memory` (nowhere), or a Redis."""
+
+    url: Annotated[str, Meta(description="memory or redis://HOST:PORT")] = "memory"
+
+    def __post_init__(self) -> None:
+        if self.url != "memory" and not _REDIS.match(self.url):
+            raise Rejected("url", "expected memory, or redis://[USER:PASSWORD@]HOST[:PORT][/DB]")
+
+    def __repr__(self) -> str:
+        return f"Store({self.shown()})"
+
+    def shown(self) -> str:
+        """Return the URL without its credentials."""
+        return re.sub(r"//[^/]*@", "//", self.url)
 
 
 class Upstream(Table, frozen=True):
