@@ -64,7 +64,9 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     gateway = request.app[GATEWAY]
     began = gateway.clock.now()
     request[NAME] = secrets.token_urlsafe(16)
-    note = request[NOTE] = {"id": secrets.token_hex(8), "status": None}
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
+    client = gateway.fronts.client(request.remote or "", forwarded)
+    note = request[NOTE] = {"client": client, "id": secrets.token_hex(8), "status": None}
     try:
         response = await _answer(request, handler)
         note["status"] = response.status
@@ -118,7 +120,10 @@ def _ticket(request: web.Request) -> str | None:
 
 
 def _is_open(request: web.Request) -> bool:
-    return request.path in _OPEN or request.path.startswith("/pages/")
+    path = request.path
+    if path == "/metrics":
+        return request.app[GATEWAY].settings.server.metrics_open
+    return path in _OPEN or path.startswith("/pages/")
 
 
 def _admit(request: web.Request) -> Caller:

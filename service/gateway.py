@@ -6,29 +6,37 @@ are under way keep the connections that they have.
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Final, NamedTuple
 
 from yarl import URL
 
 from service.adapters.clock import Clock
-from service.adapters.egress import Lane
+from service.adapters.egress import Lane, Route
+from service.adapters.metrics import Metrics, tokens_of
 from service.adapters.rates import Rates
 from service.adapters.upstream import Order
-from service.core import dialect, routes
+from service.core import chat, dialect, routes
 from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance
+from service.core.fronts import Fronts
 from service.core.routes import Headers, Place
 from service.core.tickets import Tickets
 from service.errors import Failure
 from service.relay import Stream, Streams, Terms
 from service.settings import Clocks, Key, Settings, Upstream
 
-_CREDENTIALS: Final = ("authorization", "x-api-key")
-_CHAT_KEEPS: Final = frozenset(
-    {*_CREDENTIALS, "user-agent", "traceparent", "tracestate", "openai-organization",
-     "openai-project"}
-)  # fmt: skip
+_CHAT_KEEPS: Final = routes.CREDENTIALS | {
+    "user-agent",
+    "traceparent",
+    "tracestate",
+    "openai-organization",
+    "openai-project",
+}
+
+
+_COUNTABLE: Final = frozenset({"chat/completions", "completions"})
+"""Where usage has to be asked for; the other APIs tell it unasked."""
 
 
 class Incoming(NamedTuple):
@@ -49,10 +57,12 @@ class Gateway:
         self.streams = Streams()
         self.rates = Rates(settings.store.url)
         self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
+        self.metrics = Metrics((), ())
+        self.metrics.open_streams = self.streams.__len__
         self.draining = False
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -61,27 +71,40 @@ class Gateway:
         self.keys = Keys((key.name, key.digest, _grant(key)) for key in settings.server.keys)
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
         self.listens_on(self._listening)
+        self.metrics.know((up.name for up in settings.upstream), self._proxies())
         retired = list(self._lanes.values())
         self._lanes = {upstream.name: self._lane(upstream) for upstream in settings.upstream}
         for lane in retired:
-            task = asyncio.create_task(lane.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._after(lane.retire())
 
     def listens_on(self, addresses: Iterable[str]) -> None:
         """Learn the addresses of the sockets, if they are not the settings'."""
         server = self.settings.server
         self._listening = tuple(addresses)
+        self.fronts = Fronts(server.trusted_proxies)
         self.doors = Doors(self._listening or [server.host], server.hosts, server.origins)
+
+    def _proxies(self) -> list[tuple[str, str]]:
+        return [
+            (upstream.pool, str(way))
+            for upstream in self.settings.upstream
+            for way in self.settings.ways(upstream)
+        ]
 
     def _lane(self, upstream: Upstream) -> Lane:
         url = URL(upstream.url)
-        return Lane(
+        route = Route(
+            upstream.name,
             f"{url.host_subcomponent}:{url.port}",
+            upstream.pool,
             self.settings.ways(upstream),
+        )
+        return Lane(
+            route,
             self.clock,
-            self._clocks(upstream).connect,
-            self.settings.trust(upstream),
+            self.metrics,
+            connect=self._clocks(upstream).connect,
+            tls=self.settings.trust(upstream),
         )
 
     def redeem(self, ticket: str, stream: str, last_event: str | None) -> Caller:
@@ -115,7 +138,10 @@ class Gateway:
         ]
         url = f"{upstream.url}/chat/completions"
         model = ask.model or default
-        order = Order("POST", url, headers, ask.payload(default), streams=True, model=model)
+        payload = ask.payload(default)
+        if caller.grant.tokens_per_day:
+            payload, _ = chat.counted(payload)
+        order = Order("POST", url, headers, payload, streams=True, model=model)
         return self._begin(name, caller, upstream, order, dialect.Chat(), committed=True)
 
     def v1(self, name: str, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
@@ -124,16 +150,16 @@ class Gateway:
         upstream = self._choose(incoming.place.prefix, model)
         rest = incoming.place.rest
         url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
-        order = Order(
-            incoming.method,
-            url,
-            self._headers(upstream, incoming.headers, caller),
-            incoming.body or None,
-            incoming.method == "POST" and glance.stream is True,
-            model,
-        )
-        reader = dialect.for_path(rest)
-        return self._begin(name, caller, upstream, order, reader, committed=False)
+        streams = incoming.method == "POST" and glance.stream is True
+        body, counting = incoming.body, False
+        if streams and caller.grant.tokens_per_day and rest in _COUNTABLE:
+            body, counting = chat.counted(body)
+        headers = self._headers(upstream, incoming.headers, caller)
+        order = Order(incoming.method, url, headers, body or None, streams, model)
+        reader = dialect.for_path(rest, upstream.api)
+        stream = self._begin(name, caller, upstream, order, reader, committed=False)
+        stream.hides_usage = counting
+        return stream
 
     def _choose(self, prefix: str, model: str | None) -> Upstream:
         return routes.choose(self.settings.upstream, prefix, model)
@@ -144,11 +170,11 @@ class Gateway:
         if caller.key_header:
             without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
         if upstream.key:
-            without.update(_CREDENTIALS)
+            without.update(routes.CREDENTIALS)
         sent = routes.upstream_headers(headers, without)
         sent.append(("Accept-Encoding", "identity"))
         if upstream.key:
-            sent.append(("Authorization", f"Bearer {upstream.key.reveal()}"))
+            sent += routes.credentials(upstream.api, upstream.key.reveal())
         return [*sent, *upstream.headers.items()]
 
     def _begin(  # noqa: PLR0913  what a stream is made of
@@ -173,7 +199,26 @@ class Gateway:
             upstream=upstream.name,
             committed=committed,
         )
+        stream.task.add_done_callback(lambda _: self._settle(stream, caller))
         return self.streams.add(stream)
+
+    def _settle(self, stream: Stream, caller: Caller) -> None:
+        """Count what a stream has cost, when it has ended."""
+        self.tickets.forget(stream.name)
+        ending = stream.replay.ending
+        if ending is None:  # cancelled before its first step
+            return
+        self.metrics.stream_ended(stream.summary, ending, stream.gaps)
+        if caller.grant.tokens_per_day:
+            tokens = tokens_of(stream.summary.usage)
+            cost = tokens["prompt"] + tokens["completion"]
+            self._after(self.rates.spend(caller.name, caller.grant.tokens_per_day, cost))
+
+    def _after(self, work: Coroutine[None, None, None]) -> None:
+        """Let something go on that nobody waits for, until the gateway closes."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _check_room(self, caller: Caller) -> None:
         """Raise Failure too_many_streams, draining if no stream may begin."""
@@ -203,7 +248,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every connection to an upstream; no stream may be under way."""
-        await asyncio.gather(*self._retiring)
+        await asyncio.gather(*self._tasks)
         await self.rates.close()
         for lane in self._lanes.values():
             await lane.close()

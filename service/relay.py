@@ -21,6 +21,7 @@ import msgspec
 
 from service.adapters.clock import Clock, Deadline, Timer
 from service.adapters.logs import log
+from service.adapters.metrics import Gaps
 from service.adapters.replay import Replay
 from service.adapters.upstream import Answer, Order
 from service.core.dialect import Dialect, Plain
@@ -84,6 +85,8 @@ class Stream:
         self.dialect = dialect
         self.answer: Answer | None = None
         self.replay = Replay()
+        self.gaps = Gaps()
+        self.hides_usage = False
         self.summary = Summary(model=order.model, upstream=upstream)
         self._order = order
         self._lane = lane
@@ -92,7 +95,7 @@ class Stream:
         self._committed = committed
         self._framer: Framer | None = None
         self.frames = 0
-        self._began = clock.now()
+        self._began = self._last = clock.now()
         self._stage = "dial"
         self._opened = committed
         self._ready = asyncio.Event()
@@ -224,10 +227,16 @@ class Stream:
             elif event.malformed:
                 self.summary.malformed += 1
         self.replay.append(frames)
-        return alive and self._stage == "stream"
+        if alive and self._stage == "stream":
+            now = self._clock.now()
+            self.gaps.add(now - self._last)
+            self._last = now
+            return True
+        return False
 
     def _first_content(self) -> None:
         self._stage = "stream"
+        self._last = self._clock.now()
         self.summary.first_token_ms = self._elapsed()
         self._open()
 

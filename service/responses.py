@@ -1,5 +1,6 @@
 """A stream as an HTTP response: its head, the outlet that writes it, and how it is left."""
 
+import asyncio
 from typing import Final
 
 from aiohttp import web
@@ -10,13 +11,15 @@ from service.adapters.upstream import Answer
 from service.boundary import GATEWAY, NOTE
 from service.core import pacing, routes
 from service.core.chat import Pacing
-from service.core.events import Ending, Outcome
+from service.core.events import Outcome
 from service.core.view import PlainView, View
 from service.errors import Failure
 from service.gateway import Gateway
 from service.relay import Stream
 
 _NEVER: Final = float("inf")
+_HEARD_WITHIN: Final = 0.2
+"""Seconds; with 0.05 a busy machine's Chromium lost 1 of 40, with 0.2 none."""
 
 
 def event_stream(request: web.Request, stream: Stream) -> EventSourceResponse:
@@ -90,7 +93,8 @@ async def serve(
         note_stream(request, stream, outcome, failure)
         if isinstance(response, EventSourceResponse) and response.prepared:
             response.stop_streaming()
-    _close_if_cut(request, ending)
+    if ending.failure is not None and not ending.said:
+        await _cut(request, response)
     return response
 
 
@@ -102,10 +106,21 @@ def _cut_off(request: web.Request) -> Failure:
     return Failure("client_too_slow", text, stage="stream")
 
 
-def _close_if_cut(request: web.Request, ending: Ending) -> None:
-    """Leave a body that is not whole without its last chunk, so that nobody takes it for whole."""
-    if ending.failure is not None and not ending.said and request.transport is not None:
+async def _cut(request: web.Request, response: web.StreamResponse) -> None:
+    """Close without the last chunk, so that nobody takes the body for whole."""
+    if isinstance(response, EventSourceResponse):
+        await _last_words()
+    if request.transport is not None:
         request.transport.close()
+
+
+async def _last_words() -> None:
+    """Let the client read why, before it sees the cut.
+
+    A body that breaks loses what its page has not read yet: WHATWG Streams,
+    ReadableStreamDefaultControllerError; Chromium's fetch lost the error event in 2 of 5 cuts.
+    """
+    await asyncio.sleep(_HEARD_WITHIN)
 
 
 def note_stream(

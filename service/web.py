@@ -31,6 +31,7 @@ def routed(app: web.Application) -> web.Application:
     app.router.add_get("/pages/{name}", page)
     app.router.add_get("/favicon.ico", no_icon)
     app.router.add_post("/tickets", tickets)
+    app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_route("*", "/{path:.*}", relay)
@@ -62,6 +63,12 @@ async def tickets(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     ticket = gateway.tickets.issue(request[CALLER], gateway.clock.now())
     return web.json_response({"ticket": ticket}, headers={"Cache-Control": "no-store"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics for Prometheus."""
+    body, kind = request.app[GATEWAY].metrics.expose()
+    return web.Response(body=body, headers={"Content-Type": kind})
 
 
 async def alive(_: web.Request) -> web.Response:
@@ -151,7 +158,9 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     response = event_stream(request, stream)
     if answer is not None:
         hand_on(response, answer)
-    outlet = outlet_of(gateway, stream, RawView(stream.dialect), pace)
+    outlet = outlet_of(
+        gateway, stream, RawView(stream.dialect, hide_usage=stream.hides_usage), pace
+    )
     if not stream.began and stream.replay.ending is None:
         outlet.beat()
     return await serve(request, stream, response, outlet)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
@@ -17,8 +17,10 @@ import pytest
 from client import Client
 from program import PATIENT
 
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 try:
-    from playwright.async_api import Page, async_playwright
+    from playwright.async_api import async_playwright
 except ImportError:  # the tests are skipped
     async_playwright = None
 

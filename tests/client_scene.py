@@ -6,9 +6,11 @@ async with scene() as at, client.run(at.url) as program:
     request, wire = await at.upstream.next()
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
+from unittest import mock
 
 from clock import FakeClock
 from fakes import HttpProxy, Script, SocksProxy, Upstream, Wire, chat_frame, frame
@@ -16,6 +18,7 @@ from fakes.frames import DONE
 from fakes.server import Connection
 from fakes.tunnel import Proxy
 from relaying import Relay, relaying
+from service import responses
 
 KEY = "sk-client"
 
@@ -53,7 +56,10 @@ class Tap(Proxy):
 
 
 class Scene(NamedTuple):
-    """The parts that a client's request meets; `url` is where the client finds the relay."""
+    """The parts that a client's request meets; `url` is where the client finds the relay.
+
+    heard   set it when the client knows why: only then the relay cuts the client's body
+    """
 
     url: str
     upstream: Upstream
@@ -61,6 +67,7 @@ class Scene(NamedTuple):
     relay: Relay
     tap: Tap
     clock: FakeClock
+    heard: asyncio.Event
 
 
 @asynccontextmanager
@@ -71,14 +78,15 @@ async def scene(
     **variables: str,
 ) -> AsyncIterator[Scene]:
     """Set the scene; time stands still until the test moves `clock`."""
-    clock = FakeClock()
-    async with (
-        Upstream(script) as upstream,
-        way() as proxy,
-        relaying(upstream.url, clock=clock, proxy=proxy.url, **variables) as relay,
-        Tap(relay.port) as tap,
-    ):
-        yield Scene(tap.url, upstream, proxy, relay, tap, clock)
+    clock, heard = FakeClock(), asyncio.Event()
+    with mock.patch.object(responses, "_last_words", heard.wait):
+        async with (
+            Upstream(script) as upstream,
+            way() as proxy,
+            relaying(upstream.url, clock=clock, proxy=proxy.url, **variables) as relay,
+            Tap(relay.port) as tap,
+        ):
+            yield Scene(tap.url, upstream, proxy, relay, tap, clock, heard)
 
 
 class Api(NamedTuple):

@@ -28,6 +28,7 @@ from service.relay import Stream
 from service.settings import Settings, load
 
 OPENAI = "https://api.openai.com"
+_NO_LONGER = aiohttp.ClientTimeout(total=3 * PATIENCE)
 _TURNS = 100
 """Turns of the loop in which whatever is on its way within this process arrives."""
 
@@ -97,7 +98,7 @@ async def relaying(
     try:
         await web.TCPSite(serving, "127.0.0.1", 0).start()
         port = serving.addresses[0][1]
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(timeout=_NO_LONGER) as session:
             yield Relay(port, app[GATEWAY], session)
     finally:
         await serving.cleanup()

@@ -98,9 +98,66 @@ class TestKeys:
         KEYS._find(key)
         assert compared == [(32, 32), (32, 32)]
 
+    def test_whether_a_key_is_needed(self):
+        """With keys one is needed, without none."""
+        assert KEYS
+        assert not Keys([])
+
+    def test_a_caller_has_its_grant(self):
+        """What a key grants goes with it, whatever the other keys grant."""
+        grants = {"ann": Grant(streams=1), "bob": Grant(models=("gpt-*",))}
+        digests = {name: sha256(name.encode()).digest() for name in grants}
+        keys = Keys((name, digests[name], grant) for name, grant in grants.items())
+        for name, grant in grants.items():
+            found = keys.caller({"Authorization": f"Bearer {name}"})
+            assert (found.name, found.grant) == (name, grant)
+
+    @pytest.mark.parametrize(
+        ("headers", "carriers"),
+        [
+            ([("Authorization", "Bearer key-of-ann")], {"authorization"}),
+            ([("AUTHORIZATION", "bearer  key-of-ann ")], {"authorization"}),
+            ([("Authorization", "key-of-ann")], {"authorization"}),
+            ([("X-Api-Key", "key-of-bob"), ("Authorization", "Bearer sk-own")], {"x-api-key"}),
+            (
+                [("x-api-key", "key-of-ann"), ("Authorization", "Bearer key-of-bob")],
+                {"authorization", "x-api-key"},
+            ),
+            ([("x-api-key", "own"), ("x-api-key", "key-of-ann")], {"x-api-key"}),
+            ([("Authorization", "Bearer sk-own"), ("x-api-key", ""), ("X-A", "key-of-ann")], set()),
+        ],
+    )
+    def test_carriers(self, headers, carriers):
+        """Every header that carries one of the keys is known, whoever the caller is."""
+        assert KEYS.carriers(headers) == carriers
+        assert Keys([]).carriers(headers) == set()
+
     def test_keys_are_kept_as_digests(self):
         """No key can be read from the relay's memory of them."""
         assert "key-of" not in repr(vars(KEYS))
+
+
+class TestGrant:
+    """What a caller may do."""
+
+    @pytest.mark.parametrize("model", ["gpt-4o", "o3", None])
+    def test_models_let_in(self, model):
+        """One of the globs must fit; a request that names no model is the upstream's affair."""
+        Grant(models=("gpt-*", "o?")).check_model(model)
+        Grant().check_model(model)
+
+    @pytest.mark.parametrize("model", ["GPT-4o", "o33", ""])
+    def test_models_refused(self, model):
+        """The message tells the model that was asked for and those that may be."""
+        with pytest.raises(
+            Failure, match=rf"the model '{model}': it may use gpt-\*, o\?$"
+        ) as caught:
+            Grant(models=("gpt-*", "o?")).check_model(model)
+        assert caught.value.code == "forbidden"
+
+    def test_without_bounds(self):
+        """A key that nothing is said of may do everything."""
+        assert Grant() == (("*",), 0, 0, 0)
 
 
 def refusal(doors, *, link=False, **headers):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.chat import (
@@ -45,6 +45,7 @@ def refusal(read, *args):
 class TestQuery:
     """GET /chat?question=…"""  # noqa: D400
 
+    @settings(deadline=None)
     @given(st.text(min_size=1).filter(str.strip))
     def test_a_question(self, question):
         """It is the one message of the user, whatever is in it."""
@@ -304,12 +305,14 @@ class TestGlance:
         """A body that cannot be read names no model and asks for no stream."""
         assert glance(data) == Glance(None, None)
 
+    @settings(deadline=None)
     @given(st.binary() | st.binary().map(b"{".__add__))
     def test_any_body(self, data):
         """No bytes make it raise."""
         assert isinstance(glance(data), Glance)
 
 
+@settings(deadline=None)
 @given(st.binary() | st.binary().map(b'{"question":"x",'.__add__))
 def test_any_posted_bytes(data):
     """Any body is a question that can be sent, or is refused."""
@@ -320,6 +323,7 @@ def test_any_posted_bytes(data):
     assert sent(ask)["stream"] is True
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.frames import chat_frame, frame
@@ -270,6 +270,11 @@ class TestChat:
         reader = Chat()
         assert reader.read_rest(raw) == QUIET
         assert state(reader) == {"complete", "over"}
+
+    @pytest.mark.parametrize("raw", [b"\n", b"\r\n", b"\n\r\n\n"])
+    def test_line_ends_are_no_torso(self, raw):
+        """They are handed on: nothing of a frame was cut."""
+        assert Chat().read_rest(raw) == COMMENT
 
     @pytest.mark.parametrize("raw", [b'data: {"choices":[]}', b"data: [DON", b"data", b": c\n"])
     def test_a_torso_says_nothing(self, raw):
@@ -624,6 +629,7 @@ def plausible(event):
     assert event.data or not event.content
 
 
+@settings(deadline=None)
 @given(st.binary() | st.lists(SCRAPS).map(b"".join))
 def test_any_bytes(data):
     """No bytes make a reader raise."""
@@ -634,6 +640,7 @@ def test_any_bytes(data):
             reader.read_rest(raw)
 
 
+@settings(deadline=None)
 @given(st.lists(JSON | odd_chunks(), max_size=3))
 def test_any_json(values):
     """No JSON makes a reader raise, or gives an event or a state of the wrong type."""

@@ -82,6 +82,7 @@ def test_what_a_client_is_told():
         "stage": "stream",
         "retryable": True,
     }
+    assert Failure("not_found", "…").fields()["retryable"] is False
 
 
 def test_one_failure_may_differ_from_its_code():

@@ -24,8 +24,8 @@ LAYERS = {
     4: "gateway",
     3: "relay",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
-    " adapters.egress adapters.logs adapters.outlet adapters.rates adapters.replay"
-    " adapters.systemd adapters.upstream",
+    " adapters.egress adapters.metrics adapters.logs adapters.metrics adapters.outlet adapters.rates"
+    " adapters.replay adapters.systemd adapters.upstream",
     1: "core.access core.chat core.dialect core.faults core.fields core.fronts core.pacing"
     " core.pool core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
@@ -59,6 +59,7 @@ DOORS = {
     "dotenv": "sources",
     "limits": "adapters.rates",
     "logging": "adapters.logs",
+    "prometheus_client": "adapters.metrics",
     "redis": "adapters.rates",
     "signal": "server",
     "structlog": "adapters.logs",

@@ -1,7 +1,7 @@
 """Rules of the pace: pieces keep their order, tokens their distance, and nothing else is held."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.core.pacing import Typewriter, strategy
@@ -45,6 +45,7 @@ def leaving(timed, left):
     ]
 
 
+@settings(deadline=None)
 @given(ARRIVALS, DELAYS)
 def test_order_is_kept_and_nothing_lost(arrivals, delay):
     """What leaves, joined, is what came, joined."""
@@ -53,6 +54,7 @@ def test_order_is_kept_and_nothing_lost(arrivals, delay):
     assert b"".join(data for _, data in left) == b"".join(item.data for _, item in timed)
 
 
+@settings(deadline=None)
 @given(ARRIVALS, DELAYS)
 @example([(0, True, 0), (0, False, 0), (0, True, 0), (0, False, 0)], 10)
 def test_each_piece_leaves_as_soon_as_it_may(arrivals, delay):
@@ -67,6 +69,7 @@ def test_each_piece_leaves_as_soon_as_it_may(arrivals, delay):
         next_token = left + delay if item.token else next_token
 
 
+@settings(deadline=None)
 @given(ARRIVALS, DELAYS)
 def test_size_is_what_is_held(arrivals, delay):
     """The bytes that came and have not left; none at the end, and then nothing is due."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from math import floor
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -197,6 +197,7 @@ def fits(window, limit, later):
     return floor(max(last * weighing, 0) / MINUTE) + this < limit
 
 
+@settings(deadline=None)
 @given(
     last=st.integers(0, 500),
     this=st.integers(0, 500),

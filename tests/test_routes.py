@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.routes import Place, choose, client_headers, place, upstream_headers
@@ -79,6 +79,12 @@ class TestPlace:
         """Prefix, door and the rest with its encoding kept; the longest prefix wins."""
         assert place(path, PREFIXES) == Place(*expected)
 
+    @pytest.mark.parametrize("prefixes", [["/a", "/a/v1"], ["/a/v1", "/a"]])
+    def test_the_longest_prefix(self, prefixes):
+        """A prefix that another one begins with wins, in whatever order they are set."""
+        assert place("/a/v1/v1/models", prefixes) == Place("/a/v1", "v1", "models")
+        assert place("/a/v1/models", prefixes) == Place("/a", "v1", "models")
+
     def test_without_prefixes(self):
         """The paths without a prefix are always there."""
         assert place("/chat", []) == Place("", "chat", "")
@@ -138,6 +144,7 @@ class TestPlace:
             place(path, PREFIXES)
         assert caught.value.code == "bad_request"
 
+    @settings(deadline=None)
     @given(st.text(st.sampled_from("/.%25eEfF-v1chattokyo"), max_size=30))
     def test_any_path(self, path):
         """Any path is refused, or has a place, which put together is the path."""

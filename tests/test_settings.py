@@ -449,7 +449,7 @@ def test_names_are_normalized():
     assert server.origins == ("https://app.example.com",)
 
 
-@pytest.mark.parametrize("table", ["retry", "store", "fallback"])
+@pytest.mark.parametrize("table", ["retry", "replay", "fallback"])
 def test_tables_of_later_are_unknown(place, table):
     """A table that nothing uses yet is an unknown key."""
     assert f"{table} (teleprinter.toml): unknown key" in refused(place, toml=f"[{table}]\nx = 1\n")

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.core.sse import BOM, Framer, FrameTooLong, field, fields, payload
@@ -64,6 +64,7 @@ def split_streams(draw):
     return [stream[a:b] for a, b in pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(split_streams())
 @example([b"data: x\r\n\r", b"\n", b"\n"])
 @example([b"data: x\r\r", b"\n\n"])
@@ -74,6 +75,7 @@ def test_joined_they_are_the_stream(pieces):
     assert b"".join([*frames, rest]) == b"".join(pieces)
 
 
+@settings(deadline=None)
 @given(split_streams())
 @example([b"data: x\r\n\r", b"\n", b"\n"])
 @example([b"data: x\r\n\r", b"\n\n", b"\n"])
@@ -84,6 +86,7 @@ def test_a_split_changes_nothing(pieces):
     assert whole(*cut(pieces)) == reference(b"".join(pieces))
 
 
+@settings(deadline=None)
 @given(split_streams())
 def test_payloads_do_not_depend_on_reads(pieces):
     """What frames say is the same however the bytes came: a parted LF says nothing."""
@@ -91,7 +94,10 @@ def test_payloads_do_not_depend_on_reads(pieces):
     assert [*map(payload, frames)] == [*map(payload, reference(b"".join(pieces))[0])]
 
 
+@settings(deadline=None)
 @given(STREAMS)
+@example(b"data: 1\r\rdata: 2\n\n")
+@example(b"data: 1\n\r\ndata: 2\n\n")
 def test_one_byte_at_a_time(stream):
     """A stream that comes in single bytes has the frames of one that comes at once."""
     assert whole(*cut(stream[at : at + 1] for at in range(len(stream)))) == reference(stream)
@@ -180,6 +186,7 @@ def test_the_limit_is_for_a_frame_and_not_for_a_read():
     assert len(cut([b"data: 1\n\n" * 1000], limit=9)[0]) == 1000
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=30), st.integers(1, 30))
 def test_no_more_is_held_than_the_limit_and_one_read(reads, limit):
     """Whatever comes, the buffer is bounded, and a stream beyond the limit is refused at once."""
@@ -259,6 +266,7 @@ def test_payload(frame, expected):
     assert payload(frame) == expected
 
 
+@settings(deadline=None)
 @given(STREAMS)
 def test_the_short_way_reads_as_the_long_one(body):
     """The quick look at a frame of one data line finds what reading its lines finds."""
@@ -269,13 +277,14 @@ def test_the_short_way_reads_as_the_long_one(body):
 
 def test_fields_in_their_order():
     """Each line is a name and a value; a comment's name is empty; a line without colon has none."""
-    frame = b": c\nid:7\nevent: e\ndata: a:b\nretry\n\n"
+    frame = b": c\nid:7\nevent: e\ndata: a:b\nretry\n \n\n"
     assert fields(frame) == [
         (b"", b"c"),
         (b"id", b"7"),
         (b"event", b"e"),
         (b"data", b"a:b"),
         (b"retry", b""),
+        (b" ", b""),
     ]
 
 

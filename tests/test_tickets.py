@@ -3,7 +3,7 @@
 from itertools import count
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.access import Caller
@@ -150,6 +150,7 @@ def test_holds_no_ticket_in_the_clear(tickets):
     assert "secret" not in repr(vars(tickets))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("isrf"), st.integers(0, 5), st.integers(0, 25))))
 def test_a_ticket_never_opens_two_streams(steps):
     """In any order of calls: one stream a ticket, within its minute, and only that one resumed."""

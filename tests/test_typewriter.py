@@ -376,7 +376,7 @@ async def test_silence_counts_while_tokens_wait(clock):
         clock.advance(6)
         await next_of(stream, "b")
         clock.advance(4)
-        await wire.closed.wait()
+        await upstream.until(lambda: upstream.open_connections == 0)
         assert await arrived(response) == b""
         clock.advance(2)
         error = await next_of(stream, "c", "error")

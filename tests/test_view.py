@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.frames import chat_frame
@@ -83,6 +83,7 @@ class TestRaw:
 class TestPlain:
     """A body that is no event stream."""
 
+    @settings(deadline=None)
     @given(st.binary())
     def test_nothing_is_added(self, raw):
         """The bytes, and at the end nothing, whatever happened."""
@@ -113,6 +114,7 @@ class TestChat:
         expected = [("s-_1.3", "answer", {"content": text}, True)]
         assert self.events(Event(content=True, text=text)) == expected
 
+    @settings(deadline=None)
     @given(st.text(min_size=1))
     def test_any_text(self, text):
         """Any text is one event, and comes back whole."""
@@ -137,6 +139,13 @@ class TestChat:
             ("s-_1.12+2", "answer", {"content": "a"}, True),
             ("s-_1.12+3", "tool_calls", {"tool_calls": CALLS}, False),
         ]
+
+    @pytest.mark.parametrize("other", ["reasoning", "tool_calls"])
+    def test_two_events_of_one_frame(self, other):
+        """Text beside something else is not all that there is."""
+        values = {"reasoning": "r", "tool_calls": CALLS}
+        found = self.events(Event(content=True, text="a", **{other: values[other]}))
+        assert {name for _, name, _, _ in found} == {"answer", other}
 
     @pytest.mark.parametrize("event", [QUIET, COMMENT, MALFORMED, OPAQUE])
     def test_nothing_to_show(self, event):

@@ -8,6 +8,7 @@ time-outs) is off.
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import aiohttp
 
@@ -15,26 +16,46 @@ from service.adapters.clock import Clock
 from service.adapters.dialling import connector, dialled
 from service.adapters.upstream import Answer, Order, attempt
 from service.core.proxy import Proxy
-from service.errors import Failure
+from service.errors import Failure, Whose
 
 # The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
 _HEADER_LIMIT = 64 * 1024  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
 
 
+class Watcher(Protocol):
+    """Who is told of every attempt; proxies are shown without credentials."""
+
+    def attempt(self, upstream: str, proxy: str, result: str) -> None: ...  # noqa: D102
+
+    def connected(self, pool: str, proxy: str, seconds: float) -> None: ...  # noqa: D102
+
+    def proxy_up(self, pool: str, proxy: str, *, up: bool) -> None: ...  # noqa: D102
+
+
+class Route(NamedTuple):
+    """An upstream and the ways to it, in order of preference; `origin`: host:port, for messages."""
+
+    upstream: str
+    origin: str
+    pool: str
+    ways: Sequence[Proxy]
+
+
 class Lane:
-    """The ways to one upstream, in order of preference. `origin`: host:port, for messages."""
+    """The ways to one upstream. `connect`: seconds that a dial may take."""
 
     def __init__(
         self,
-        origin: str,
-        ways: Sequence[Proxy],
+        route: Route,
         clock: Clock,
+        watcher: Watcher,
+        *,
         connect: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._origin = origin
-        self._ways = ways
+        self._route = route
+        self._watcher = watcher
         self._clock = clock
         self._connect = connect
         self._tls = tls
@@ -48,25 +69,46 @@ class Lane:
 
         `on_dialled` is called when the connection stands and the request is about to be sent.
         """
-        token = dialled.set(on_dialled)
+        *first, last = self._route.ways
+        for proxy in first:
+            try:
+                return await self._ask(order, proxy, on_dialled)
+            except Failure as failure:
+                if failure.stage != "dial":
+                    raise
+        return await self._ask(order, last, on_dialled)
+
+    async def _ask(self, order: Order, proxy: Proxy, on_dialled: Callable[[], None]) -> Answer:
+        """Make one attempt, and tell the watcher what came of it."""
+        upstream, pool, shown = self._route.upstream, self._route.pool, str(proxy)
+        began = self._clock.now()
+
+        def connected() -> None:
+            self._watcher.connected(pool, shown, self._clock.now() - began)
+            self._watcher.proxy_up(pool, shown, up=True)
+            on_dialled()
+
+        result = "left"
+        token = dialled.set(connected)
         try:
-            for proxy in self._ways[:-1]:
-                try:
-                    return await self._ask(order, proxy)
-                except Failure as failure:
-                    if failure.stage != "dial":
-                        raise
-            return await self._ask(order, self._ways[-1])
+            answer = await attempt(self._session(proxy), proxy, order, self._clock)
+            result = "ok"
+        except Failure as failure:
+            result = failure.code
+            if failure.whose is Whose.PROXY:
+                self._watcher.proxy_up(pool, shown, up=False)
+            raise
         finally:
             dialled.reset(token)
-
-    async def _ask(self, order: Order, proxy: Proxy) -> Answer:
-        return await attempt(self._session(proxy), proxy, order, self._clock)
+            self._watcher.attempt(upstream, shown, result)
+        return answer
 
     def _session(self, proxy: Proxy) -> aiohttp.ClientSession:
         if proxy not in self._sessions:
             self._sessions[proxy] = aiohttp.ClientSession(
-                connector=connector(proxy, self._origin, self._clock, self._connect, self._tls),
+                connector=connector(
+                    proxy, self._route.origin, self._clock, self._connect, self._tls
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=_NO_TIMEOUT,
                 trust_env=False,

@@ -145,5 +145,21 @@ def glance(data: bytes) -> Glance:
         return Glance()
 
 
+def counted(data: bytes) -> tuple[bytes, bool]:
+    """Return the request's body so that the upstream tells the usage, and whether it had to change.
+
+    OpenAI API: `stream_options.include_usage` gives one chunk more, with the usage and no choices.
+    """
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data, False
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict) or options.get("include_usage"):
+        return data, False
+    body["stream_options"] = {**options, "include_usage": True}
+    return msgspec.json.encode(body), True
+
+
 def _bad(message: str) -> Failure:
     return Failure("bad_request", message)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from service.core import sse
-from service.core.events import COMMENT, MALFORMED, OPAQUE, QUIET, Event
+from service.core.events import COMMENT, MALFORMED, OPAQUE, QUIET, USAGE, Event
 from service.errors import Failure
 
 _encode = msgspec.json.encode
@@ -133,7 +133,7 @@ class Chat(Dialect):
             return self._failed(chunk.error or chunk.message)
         choices = chunk.choices
         if not choices:
-            return QUIET
+            return QUIET if chunk.usage is None else USAGE
         for choice in choices:
             self._mark(choice)
         return _event(choices)
@@ -402,10 +402,15 @@ _BY_PATH: Mapping[str, type[Dialect]] = {
 }
 
 
-def for_path(rest: str) -> Dialect:
-    """Return a reader for the stream that this path below `/v1/` answers with."""
+def for_path(rest: str, api: str = "openai") -> Dialect:
+    """Return a reader for the stream that this path below `/v1/` answers with.
+
+    Where the path says nothing, the upstream's `api` does.
+    """
     name = rest.strip("/")
     known = _BY_PATH.get(name)
+    if known is None and name.startswith("responses/"):
+        known = Responses
     if known is None:
-        known = Responses if name.startswith("responses/") else Dialect
+        known = Anthropic if api == "anthropic" or name.startswith("messages/") else Dialect
     return known()

@@ -29,6 +29,8 @@ class Event(msgspec.Struct, gc=False):
 
 COMMENT = Event(data=False)
 QUIET = Event()
+USAGE = Event()
+"""A chunk with the usage and nothing else."""
 OPAQUE = Event(content=True)
 MALFORMED = Event(malformed=True)
 

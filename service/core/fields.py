@@ -13,6 +13,7 @@ Port = Annotated[int, Meta(ge=0, le=65535, description="a port from 1 to 65535, 
 Seconds = Annotated[float, Meta(ge=0, le=86400, description="seconds from 0 (off) to 86400")]
 Millis = Annotated[int, Meta(ge=0, le=60000, description="whole milliseconds from 0 to 60000")]
 Count = Annotated[int, Meta(ge=0, description="a whole number, 0 for no bound")]
+Network = Annotated[str, Meta(description="an address or a network such as 10.0.0.0/8")]
 Size = Annotated[int, Meta(ge=1, description="a whole number of bytes, 1 or more")]
 Flag = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(min_length=1, description="a text that is not empty")]

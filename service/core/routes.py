@@ -123,6 +123,21 @@ _DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 
 Headers = list[tuple[str, str]]
 
+CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key"})
+"""The headers in which the APIs look for a key."""
+
+
+def credentials(api: str, key: str) -> Headers:
+    """Return how an upstream of this kind is shown its key.
+
+    OpenAI: Authorization. Azure: `api-key`. Anthropic: `x-api-key`, and Authorization for the
+    paths that it has in OpenAI's form.
+    """
+    bearer = ("Authorization", f"Bearer {key}")
+    if api == "azure":
+        return [("api-key", key)]
+    return [("x-api-key", key), bearer] if api == "anthropic" else [bearer]
+
 
 def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> Headers:
     """Return what of a client's headers goes to the upstream: nothing that tells who it is."""

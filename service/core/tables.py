@@ -7,7 +7,7 @@ come from, and which of them wins, is no business of a table.
 import re
 from collections.abc import Iterable
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from service.core.fields import (
     Host,
     Millis,
     Name,
+    Network,
     Origin,
     Port,
     Prefix,
@@ -110,6 +111,8 @@ class Server(Table, frozen=True):
         Meta(description="debug, info, warning or error"),
     ] = "info"
     drain: Seconds = 15.0
+    metrics_open: Flag = False
+    trusted_proxies: Annotated[tuple[Network, ...], Meta(description="a list of networks")] = ()
     tls_cert: Annotated[str, Meta(description="the path of a PEM file")] = ""
     tls_key: Annotated[str, Meta(description="the path of a PEM file")] = ""
 
@@ -117,6 +120,12 @@ class Server(Table, frozen=True):
         force_setattr(self, "host", self.host.strip("[]"))
         force_setattr(self, "hosts", tuple(name.strip("[]").lower() for name in self.hosts))
         force_setattr(self, "origins", tuple(o.rstrip("/").lower() for o in self.origins))
+        for number, network in enumerate(self.trusted_proxies):
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                reason = "expected an address or a network such as 10.0.0.0/8"
+                raise Rejected(f"trusted_proxies[{number}]", reason) from None
         refuse_twins("keys", "name", (key.name for key in self.keys))
         refuse_twins("keys", "key", (key.digest for key in self.keys))
         if not (self.loopback or self.keys or self.open):
@@ -215,6 +224,9 @@ class Upstream(Table, frozen=True):
 
     name: Name
     url: Url
+    api: Annotated[
+        Literal["openai", "anthropic", "azure"], Meta(description="openai, anthropic or azure")
+    ] = "openai"
     key: Hidden = Secret()
     headers: Headers = {}
     models: Annotated[tuple[Text, ...], Meta(min_length=1, description="a list of globs")] = ("*",)

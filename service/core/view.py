@@ -10,7 +10,7 @@ import msgspec
 
 from service.core import sse
 from service.core.dialect import Dialect
-from service.core.events import Ending, Frame
+from service.core.events import USAGE, Ending, Frame
 
 _encode = msgspec.json.Encoder().encode
 
@@ -33,13 +33,18 @@ class View(Protocol):
 class RawView:
     """`/v1`: the upstream's own bytes; at a cut, one error frame more."""
 
-    def __init__(self, dialect: Dialect, stream: str | None = None) -> None:
+    def __init__(
+        self, dialect: Dialect, stream: str | None = None, *, hide_usage: bool = False
+    ) -> None:
         self._dialect = dialect
+        self._hide_usage = hide_usage  # the relay asked for it, not the client
         self._id = b"id: " + stream.encode() + b".%d\n" if stream else None
 
     def frame(self, frame: Frame) -> list[Piece]:
         """Return the frame, behind its `id:` line if the stream is kept."""
         event = frame.event
+        if self._hide_usage and event is USAGE:
+            return []
         raw = frame.raw
         if self._id is not None:
             raw = self._id % frame.number + raw.removeprefix(sse.BOM).lstrip(b"\r\n")
