@@ -19,6 +19,7 @@ from service.adapters.upstream import Order
 from service.core import chat, dialect, routes
 from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance
+from service.core.events import Ending
 from service.core.fronts import Fronts
 from service.core.routes import Headers, Place
 from service.core.tickets import Tickets
@@ -86,7 +87,7 @@ class Gateway:
 
     def _proxies(self) -> list[tuple[str, str]]:
         return [
-            (upstream.pool, str(way))
+            (_pool(upstream), str(way))
             for upstream in self.settings.upstream
             for way in self.settings.ways(upstream)
         ]
@@ -96,7 +97,7 @@ class Gateway:
         route = Route(
             upstream.name,
             f"{url.host_subcomponent}:{url.port}",
-            upstream.pool,
+            _pool(upstream),
             self.settings.ways(upstream),
         )
         return Lane(
@@ -205,9 +206,7 @@ class Gateway:
     def _settle(self, stream: Stream, caller: Caller) -> None:
         """Count what a stream has cost, when it has ended."""
         self.tickets.forget(stream.name)
-        ending = stream.replay.ending
-        if ending is None:  # cancelled before its first step
-            return
+        ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step
         self.metrics.stream_ended(stream.summary, ending, stream.gaps)
         if caller.grant.tokens_per_day:
             tokens = tokens_of(stream.summary.usage)
@@ -252,6 +251,11 @@ class Gateway:
         await self.rates.close()
         for lane in self._lanes.values():
             await lane.close()
+
+
+def _pool(upstream: Upstream) -> str:
+    """Return the pool's name for labels, where an empty one would be none."""
+    return upstream.pool or "default"
 
 
 def _grant(key: Key) -> Grant:

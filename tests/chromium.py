@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 import pytest
@@ -18,7 +18,7 @@ from client import Client
 from program import PATIENT
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import Browser, Page
 try:
     from playwright.async_api import async_playwright
 except ImportError:  # the tests are skipped
@@ -75,9 +75,15 @@ class Tab:
         await self.page.evaluate("aborter.abort()")
 
 
+class Chromium:
+    """The one that runs; each test has a profile of its own in it."""
+
+    running: ClassVar["Browser | None"] = None
+
+
 @asynccontextmanager
-async def tab() -> AsyncIterator[Tab]:
-    """Run Chromium with an empty page; skips the test where it is missing."""
+async def chromium() -> AsyncIterator[None]:
+    """Run Chromium for the clients below; skips the tests where it is missing."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed: apt-get install chromium")
@@ -85,8 +91,9 @@ async def tab() -> AsyncIterator[Tab]:
         pytest.skip("playwright is not installed: pip install playwright")
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        Chromium.running = browser
         try:
-            yield Tab(await browser.new_page())
+            yield
         finally:
             await browser.close()
 
@@ -104,9 +111,13 @@ class PageClient(Client):
             asked = {"url": f"chat?{urlencode({'question': question, 'keep': 0})}"}
         else:
             asked = {"url": "chat", "body": {"question": question, "keep": 0}}
-        async with tab() as opened:
-            await opened.begin(url, self.how, {**asked, **job})
-            yield opened
+        profile = await Chromium.running.new_context()
+        try:
+            tab = Tab(await profile.new_page())
+            await tab.begin(url, self.how, {**asked, **job})
+            yield tab
+        finally:
+            await profile.close()
 
 
 EVENTSOURCE = PageClient(

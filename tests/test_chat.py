@@ -10,6 +10,7 @@ from service.core.chat import (
     TYPEWRITER_MS,
     Glance,
     Pacing,
+    counted,
     from_json,
     from_query,
     glance,
@@ -297,6 +298,13 @@ class TestGlance:
         assert glance(data) == Glance(model, stream)
 
     @pytest.mark.parametrize(
+        ("model", "named"), [("m", "m"), ("", ""), (None, None), (["m"], None)]
+    )
+    def test_a_model_is_a_text(self, model, named):
+        """Anything else names none."""
+        assert glance(json.dumps({"model": model}).encode()).named == named
+
+    @pytest.mark.parametrize(
         "data",
         [b"", b"  ", b"[]", b"5", b'{"model":"m"', b'{"model":"\xff"}', b"--x\r\nmodel",
          b"\x1f\x8b", b'["model"]', DEEP],
@@ -310,6 +318,49 @@ class TestGlance:
     def test_any_body(self, data):
         """No bytes make it raise."""
         assert isinstance(glance(data), Glance)
+
+
+class TestCounted:
+    """A request's body, so that the upstream tells the usage."""
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ({}, {"include_usage": True}),
+            ({"stream_options": None}, {"include_usage": True}),
+            ({"stream_options": {}}, {"include_usage": True}),
+            ({"stream_options": {"include_usage": False}}, {"include_usage": True}),
+            (
+                {"stream_options": {"include_obfuscation": False}},
+                {"include_obfuscation": False, "include_usage": True},
+            ),
+        ],
+    )
+    def test_asked_for(self, before, after):
+        """Where the client did not ask for it, the relay does, and keeps all else."""
+        asked = {"model": "m", "messages": [NASTY], "seed": 2**70, "temperature": 1.0, **before}
+        body, changed = counted(json.dumps(asked).encode())
+        assert changed
+        assert json.loads(body) == {**asked, "stream_options": after}
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b'{ "stream_options" : {"include_usage": true}}',
+            b'{"stream_options": 5}',
+            b'{"stream_options": ["x"]}',
+            b'{"a": "\xff"}',
+            b'{"a": "\\ud83d"}',
+            b"{",
+            b"",
+            b"[1]",
+            b"5",
+            DEEP,
+        ],
+    )
+    def test_as_it_is(self, data):
+        """A body that asks for it already, or cannot be read, keeps its bytes."""
+        assert counted(data) == (data, False)
 
 
 @settings(deadline=None)

@@ -235,10 +235,10 @@ async def test_streams_have_ids_that_nobody_guesses():
     """Each stream has a name of its own, with at least 128 bits of randomness in it."""
     async with Upstream(tokens("Hi")) as upstream, relaying(upstream.url) as relay:
         found = set()
-        for _ in range(20):
+        for _ in range(5):
             async with relay.get("/chat", question="Hi?") as response:
                 found.add((await read_events(response))[0].data["stream"])
-    assert len(found) == 20
+    assert len(found) == 5
     assert min(map(len, found)) >= 22  # base64 of 16 bytes
 
 
@@ -401,11 +401,12 @@ async def test_an_answer_arrives_as_sent(content):
 
 async def test_a_stream_in_segments_of_one_byte_arrives_whole():
     """Segments that cut the HTTP framing, the lines and the UTF-8 of a character change nothing."""
-    frames = b"".join(chat([SAID, "再见", FAMILY], usage=USAGE)).replace(b"\n", b"\r\n")
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in (SAID, "再见", FAMILY)]
+    frames = [frame(chunk) for chunk in [*chunks, {"usage": USAGE}]] + [DONE]
 
     async def script(_request, wire):
         await wire.head(content_type="text/event-stream")
-        await wire.chunk(frames, pieces=1)
+        await wire.chunk(b"".join(frames).replace(b"\n", b"\r\n"), pieces=1)
         await wire.end()
 
     async with (

@@ -5,12 +5,21 @@ forgets to close it: https://html.spec.whatwg.org/multipage/server-sent-events.h
 """
 
 import pytest
+import pytest_asyncio
 
-from chromium import EVENTSOURCE, FETCH, PageClient
+from chromium import EVENTSOURCE, FETCH, PageClient, chromium
 from client_cases import Cases, ChatCases, LeftOpenCases
 from client_scene import scene
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 BOTH = (EVENTSOURCE, FETCH)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def _chromium():
+    """Start it once: all tests of this file share one loop, and each has its own profile."""
+    async with chromium():
+        yield
 
 
 class TestBrowser(Cases):

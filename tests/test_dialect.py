@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fakes.frames import chat_frame, frame
 from service.core import sse
 from service.core.dialect import Anthropic, Chat, Dialect, Media, Plain, Responses, for_path
-from service.core.events import COMMENT, MALFORMED, OPAQUE, QUIET, Event
+from service.core.events import COMMENT, MALFORMED, OPAQUE, QUIET, USAGE, Event
 from service.errors import Failure
 
 DONE = b"data: [DONE]\n\n"
@@ -64,7 +64,7 @@ class TestPaths:
             ("images/edits", Media),
             ("threads/t/runs", Dialect),
             ("threads/t/messages", Dialect),
-            ("messages/count_tokens", Dialect),
+            ("messages/count_tokens", Anthropic),
             ("embeddings", Dialect),
             ("", Dialect),
         ],
@@ -72,6 +72,15 @@ class TestPaths:
     def test_for_path(self, path, dialect):
         """A path that the relay does not know is read as an unknown API."""
         assert type(for_path(path)) is dialect
+
+    @pytest.mark.parametrize(
+        ("path", "dialect"),
+        [("complete", Anthropic), ("chat/completions", Chat), ("responses/r", Responses)],
+    )
+    def test_an_upstream_of_another_api(self, path, dialect):
+        """Where the path says nothing, the upstream's API does."""
+        assert type(for_path(path, "anthropic")) is dialect
+        assert type(for_path("complete", "azure")) is Dialect
 
     def test_each_stream_has_a_reader_of_its_own(self):
         """What one stream said is nothing that another stream said."""
@@ -95,7 +104,8 @@ class TestChat:
             DONE,
         )
         texts = [Event(content=True, text="Hel"), Event(content=True, text="lo")]
-        assert events == [QUIET, *texts, QUIET, QUIET, QUIET]
+        assert events == [QUIET, *texts, QUIET, USAGE, QUIET]
+        assert [event is USAGE for event in events] == [False] * 4 + [True, False]
         assert state(reader) == {"complete", "over"}
         assert (reader.model, reader.finish_reason) == ("m-2026", "stop")
         assert reader.usage == {"total_tokens": 3}
@@ -127,6 +137,17 @@ class TestChat:
         )
         assert state(reader) == {"complete"}
         assert reader.usage == {"completion_tokens": 1}
+
+    def test_usage_beside_choices(self):
+        """Only a chunk with the usage and nothing else is one that may be left out."""
+        _, events = read(
+            Chat,
+            chat_frame({"content": "x"}, usage={"completion_tokens": 1}),
+            chat_frame({}, finish="stop", usage={"completion_tokens": 1}),
+            chat_frame(usage=None),
+            chat_frame(usage={}, error={"message": "no"}),
+        )
+        assert not [event for event in events if event is USAGE]
 
     def test_every_choice_must_finish(self):
         """With n=2 the stream is complete when both have finished, in whatever order."""

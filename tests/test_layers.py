@@ -24,7 +24,7 @@ LAYERS = {
     4: "gateway",
     3: "relay",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
-    " adapters.egress adapters.metrics adapters.logs adapters.metrics adapters.outlet adapters.rates"
+    " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
     " adapters.replay adapters.systemd adapters.upstream",
     1: "core.access core.chat core.dialect core.faults core.fields core.fronts core.pacing"
     " core.pool core.routes core.sse core.tables core.tickets core.view",

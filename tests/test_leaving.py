@@ -29,7 +29,7 @@ PLAIN = b'{"model": "m"}'
 SLOW = [("Teleprinter-Delay", "60000")]
 LARGE = chat(["x" * 50_000], role=False, finish=None, done=False)[0]
 
-ways = pytest.mark.parametrize("way", ["direct", "http", "socks5"])
+ways = pytest.mark.parametrize("way", ["direct", "absolute", "connect", "socks5"])
 kinds = pytest.mark.parametrize("kind", ["FIN", "RST"])
 doors = pytest.mark.parametrize("door", ["chat", "v1"])
 
@@ -72,11 +72,12 @@ class Scene(NamedTuple):
 
 @asynccontextmanager
 async def scene(clock, ca, way="direct", toml=""):
-    """Set the scene; the upstream speaks TLS where there is a proxy, so that HTTP needs CONNECT."""
-    kind = {"http": HttpProxy, "socks5": SocksProxy}.get(way)
+    """Set the scene; an upstream that speaks TLS makes an HTTP proxy's client say CONNECT."""
+    kind = {"absolute": HttpProxy, "connect": HttpProxy, "socks5": SocksProxy}.get(way)
+    tls = ca.server if way in {"connect", "socks5"} else None
     with capture_logs() as logs:
         async with (
-            Upstream(ssl=ca.server if kind else None) as upstream,
+            Upstream(ssl=tls) as upstream,
             (kind or HttpProxy)() as proxy,
             relaying(
                 upstream.url,
@@ -390,7 +391,7 @@ async def test_ten_requests_need_one_connection(clock, ca, way, door):
                 await until(lambda: not found.relay.streams)
             assert found.lines[number]["outcome"] == "ok"
         assert found.upstream.connections == 1
-        assert found.proxy is None or len(found.proxy.targets) == 1
+        assert found.proxy is None or found.proxy.connections == 1
 
 
 @ways

@@ -6,7 +6,6 @@ Trust     `ca_file`, the hop to an https proxy and the way behind it
 
 import asyncio
 import json
-import ssl
 
 import pytest
 from python_socks.async_.asyncio.v2 import _proxy as socks_client
@@ -287,18 +286,18 @@ async def test_an_http_url_for_a_tls_proxy(ca):
         assert at(proxy) in message
 
 
+ALERT = bytes.fromhex("15 0303 0002 02 28")
+"""RFC 5246, section 7.2: fatal, handshake_failure."""
+
+
 @pytest.mark.parametrize("kind", [DIRECT, "http", "socks5"])
 async def test_an_upstream_that_refuses_the_handshake(kind, ca):
-    """It speaks TLS, and says no: here it has no version in common with us."""
-    old = ca.server_for("127.0.0.1")
-    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    """It speaks TLS, and says no: http:// would not help."""
     async with (
-        Upstream(PLAIN, ssl=old) as upstream,
+        HttpProxy(garbage=ALERT) as upstream,
         proxy_of(kind, ca) as proxy,
-        relay_to(upstream.url, ca, url_of(proxy, kind)) as relay,
+        relay_to(f"https://{at(upstream)}", ca, url_of(proxy, kind)) as relay,
     ):
-        for lane in relay.gateway._lanes.values():
-            lane._tls.minimum_version = ssl.TLSVersion.TLSv1_3
         code, message = await refused(relay)
         assert code == "upstream_tls"
         assert f"{at(upstream)}" in message

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.routes import Place, choose, client_headers, place, upstream_headers
+from service.core.routes import (
+    CREDENTIALS,
+    Place,
+    choose,
+    client_headers,
+    credentials,
+    place,
+    upstream_headers,
+)
 from service.errors import Failure
 
 
@@ -228,6 +236,24 @@ class TestUpstreamHeaders:
         """What the caller names stays too, such as the header that carried the relay's key."""
         headers = [("Authorization", "Bearer k"), ("X-A", "1")]
         assert upstream_headers(headers, ["AUTHORIZATION"]) == [("X-A", "1")]
+
+
+class TestCredentials:
+    """How an upstream is shown its key."""
+
+    @pytest.mark.parametrize(
+        ("api", "expected"),
+        [
+            ("openai", {"Authorization": "Bearer k"}),
+            ("azure", {"api-key": "k"}),
+            ("anthropic", {"x-api-key": "k", "Authorization": "Bearer k"}),
+        ],
+    )
+    def test_apis(self, api, expected):
+        """Each API has its headers, and all of them are known as such."""
+        sent = credentials(api, "k")
+        assert sorted(sent) == sorted(expected.items())
+        assert {name.lower() for name, _ in sent} <= CREDENTIALS
 
 
 class TestClientHeaders:

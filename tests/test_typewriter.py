@@ -282,7 +282,7 @@ async def test_a_header_that_makes_no_sense_is_refused(name, value):
 async def test_the_upstream_is_read_on_while_tokens_wait(clock):
     """With one token out, all frames are read and the upstream's connection is free again."""
     async with (
-        Upstream(sse(*chat(["token"] * 500))) as upstream,
+        Upstream(sse(*chat(["token"] * 100))) as upstream,
         relaying(upstream.url, clock=clock, delay_ms="1000") as relay,
         relay.get("/chat", question="Hi?") as response,
     ):

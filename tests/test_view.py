@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from fakes.frames import chat_frame
 from service.core import sse
 from service.core.dialect import Anthropic, Chat
-from service.core.events import COMMENT, MALFORMED, OPAQUE, QUIET, Ending, Event, Frame, Summary
+from service.core.events import (
+    COMMENT,
+    MALFORMED,
+    OPAQUE,
+    QUIET,
+    USAGE,
+    Ending,
+    Event,
+    Frame,
+    Summary,
+)
 from service.core.view import ChatView, Piece, PlainView, RawView
 from service.errors import Failure
 
@@ -65,6 +75,15 @@ class TestRaw:
         """A kept stream gets an id before each frame, as a line of that frame."""
         [piece] = RawView(Chat(), "s-_1").frame(Frame(7, raw, QUIET))
         assert piece.data == b"id: s-_1.7\ndata: x\n\n"
+
+    def test_usage_that_the_client_did_not_ask_for(self):
+        """It is left out where the relay has asked for it, and nothing else is."""
+        raw = b"data: x\n\n"
+        hiding = RawView(Chat(), hide_usage=True)
+        assert hiding.frame(Frame(1, raw, USAGE)) == []
+        assert RawView(Chat()).frame(Frame(1, raw, USAGE)) == [Piece(raw, token=False)]
+        for event in (QUIET, COMMENT, MALFORMED, OPAQUE):
+            assert hiding.frame(Frame(1, raw, event)) == [Piece(raw, token=False)]
 
     def test_the_ending_of_a_whole_stream(self):
         """Nothing is added to it."""

@@ -76,10 +76,8 @@ def _beyond(error: Exception, proxy: Proxy, origin: str) -> Failure:
     if isinstance(error, socket.gaierror):
         text = f"{origin} {_reason(error)}: a socks5h:// proxy resolves names itself"
         return _dial("upstream_unreachable", text)
-    plain = not isinstance(error, aiohttp.ClientError)  # aiohttp's own says at which step
-    if isinstance(error, aiohttp.ClientConnectorError) or (
-        plain and isinstance(error, ConnectionError)
-    ):  # so do proxies that answer before they have dialled, as a local Clash does
+    if isinstance(error, aiohttp.ClientConnectorError):  # in the TLS handshake with the upstream:
+        # proxies that grant a tunnel before they have dialled, as a local Clash does, fail there
         text = f"proxy {proxy.address} broke off the connection to {origin}: can it reach it?"
         return _dial("upstream_unreachable", text)
     return _dial(

@@ -12,6 +12,7 @@ Credentials go out as UTF-8 (RFC 7617 for HTTP; RFC 1929 has no rule), where the
 Latin-1 and ASCII only.
 """
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -28,6 +29,7 @@ from service.core.proxy import Proxy
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -81,7 +83,23 @@ class _Direct(_Dial, aiohttp.TCPConnector):
 
 
 class _Socks(_Dial, aiohttp_socks.ProxyConnector):
-    """Through a SOCKS proxy."""
+    """Through a SOCKS proxy; TLS behind it is aiohttp's, as behind an HTTP proxy.
+
+    python-socks would wait for the end of a connection that was reset in the TLS handshake, and its
+    errors do not tell one handshake from the other.
+    """
+
+    async def _wrap_create_connection(
+        self, *args: Any, **kwargs: Any
+    ) -> "tuple[asyncio.Transport, ResponseHandler]":
+        tls = kwargs.pop("ssl", None)
+        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
+        if tls is None:
+            return transport, protocol
+        req, timeout = kwargs["req"], kwargs["timeout"]
+        over, end = await self._start_tls_connection(transport, req=req, timeout=timeout)
+        end.hop = protocol  # type: ignore[attr-defined]  # whose stream closes when it is let go
+        return over, end  # type: ignore[return-value]
 
 
 class _Field(str):

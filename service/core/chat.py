@@ -152,9 +152,9 @@ def counted(data: bytes) -> tuple[bytes, bool]:
     """
     try:
         body = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return data, False
-    options = body.get("stream_options") or {}
+    options = (body.get("stream_options") or {}) if isinstance(body, dict) else None
     if not isinstance(options, dict) or options.get("include_usage"):
         return data, False
     body["stream_options"] = {**options, "include_usage": True}
