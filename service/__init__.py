@@ -4,12 +4,13 @@
     client ◀─ outlet ◀─ pacing ◀─ view ◀──────────────────────────────────────────┘
 
     layer  modules                                                      what they do
-    7      __main__                                                     the command line
-    6      app                                                          knows them all; start, stop
-    5      web · demo                                                   HTTP: handlers, errors
+    8      __main__                                                     the command line
+    7      server                                                       the process: signals, drain
+    6      app                                                          puts the parts together
+    5      boundary · web · responses · demo                            HTTP: who, what, how
     4      gateway                                                      request → stream
     3      relay                                                        the life of one stream
-    2      settings, sources, draft · adapters/*                        wait, never decide
+    2      settings · draft · sources · adapters/*                      wait, never decide
     1      core/*                                                       decide, never wait
     0      errors · core/events, proxy, secret                          the nouns
 

@@ -26,7 +26,7 @@ LAYERS = {
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
     " adapters.replay adapters.systemd adapters.upstream",
-    1: "core.access core.chat core.dialect core.faults core.fields core.fronts core.pacing"
+    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.pacing"
     " core.pool core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
@@ -38,14 +38,17 @@ BESIDE = {
     "adapters.outlet": {"adapters.clock", "adapters.replay"},
     "adapters.rates": {"adapters.logs"},
     "adapters.upstream": {"adapters.clock", "adapters.diagnosis", "adapters.dialling"},
-    "core.dialect": {"core.sse"},
+    "core.dialect.__init__": {"core.dialect.base", "core.dialect.chat", "core.dialect.typed"},
+    "core.dialect.base": {"core.sse"},
+    "core.dialect.chat": {"core.dialect.base", "core.sse"},
+    "core.dialect.typed": {"core.dialect.base", "core.sse"},
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
     "core.pacing": {"core.view"},
     "core.proxy": {"core.secret"},
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
-    "core.view": {"core.dialect", "core.sse"},
+    "core.view": {"core.dialect.__init__", "core.sse"},
     "responses": {"boundary"},
     "settings": {"draft", "sources"},
     "web": {"boundary", "responses"},

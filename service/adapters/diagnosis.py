@@ -133,6 +133,8 @@ def _socks_refusal(error: aiohttp_socks.ProxyError, proxy: Proxy, origin: str) -
 def _tls(error: Exception) -> ssl.SSLError | None:
     """Return the TLS error itself: aiohttp's have one inside, and are no good by themselves."""
     inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(error.__cause__, TypeError):  # asyncio stumbles over TLS that fails within TLS
+        inner = error.__cause__.__context__
     return inner if isinstance(inner, ssl.SSLError) else None
 
 

@@ -12,7 +12,6 @@ Credentials go out as UTF-8 (RFC 7617 for HTTP; RFC 1929 has no rule), where the
 Latin-1 and ASCII only.
 """
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -28,6 +27,8 @@ from service.adapters.diagnosis import explain, timed_out
 from service.core.proxy import Proxy
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp.client import ClientTimeout
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest

@@ -1,0 +1,265 @@
+"""Every outbound connection goes through one door; with a proxy set nothing goes past it.
+
+Watched   the program, in a process of its own with an ear on all that it connects to
+Read      its sources: who could open a connection at all
+"""
+
+import ast
+import json
+import re
+import sys
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+
+import service
+from program import running
+from proxying import ASKED, DIRECT, FRAMES, PATH, UPSTREAMS, either, proxy_of, upstream_of, url_of
+
+# --- watched
+
+EAR = """
+import json, os, sys
+
+def hear(event, args):
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+        os.write(1, json.dumps([event, args[1]], default=str).encode() + b"\\n")
+    if event in {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}:
+        os.write(1, json.dumps([event, args[0]], default=str).encode() + b"\\n")
+
+sys.modules["uvloop"] = None    # libuv tells no audit hook what it does
+os.dup2(1, 2)
+sys.addaudithook(hear)
+from service.__main__ import main
+os.chdir(sys.argv.pop(1))       # away from settings of the machine
+sys.exit(main(sys.argv[1:]))
+"""
+LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)/")
+LIMIT = aiohttp.ClientTimeout(total=30)
+
+
+class Heard(NamedTuple):
+    """What a process connected to, as (host, port), and the names that it looked up."""
+
+    connected: set[tuple[str, int]]
+    looked_up: set[str]
+
+
+async def until_it_listens(program):
+    """Return the URL of the relay that starts."""
+    while (line := await program.line()) is not None:
+        if found := LISTENING.search(line):
+            return found[1]
+    raise AssertionError(program.errors())
+
+
+async def heard(program):
+    """Stop the program; return what it did from its start to its end."""
+    program.process.terminate()
+    found = Heard(set(), set())
+    while (line := await program.line()) is not None:
+        if line.startswith('["socket.'):
+            event, what = json.loads(line)
+            if event.startswith("socket.get"):
+                found.looked_up.add(what)
+            else:
+                found.connected.add(tuple(what[:2]))
+    assert await program.code() == 0
+    return found
+
+
+async def upstream_script(request, wire):
+    """Answer, fail or break off, as the path says."""
+    if request.target.endswith("/fail"):
+        await wire.reply(500, "broken")
+    elif request.target.endswith("/cut"):
+        await wire.head(content_type="text/event-stream")
+        await wire.chunk(FRAMES[1])
+        wire.reset()
+    elif request.target == PATH:
+        await either(request, wire)
+    else:
+        await wire.reply(200, "{}", content_type="application/json")
+
+
+async def fetch(session, method, path, **options):
+    """Send a request, read all of the answer; return its status."""
+    async with session.request(method, path, **options) as response:
+        with suppress(aiohttp.ClientPayloadError):  # where the answer is to be cut
+            await response.read()
+        return response.status
+
+
+async def use_it_all(session):
+    """Use everything that the relay offers, well and badly; return the statuses."""
+    form = aiohttp.FormData({"model": "whisper-1"})
+    form.add_field("file", b"RIFF" * 100, filename="a.wav", content_type="audio/wav")
+    asked = [
+        *[("GET", path, {}) for path in ("/", "/pages/typewriter.js", "/healthz", "/readyz")],
+        ("GET", "/chat?question=Hi", {}),
+        ("POST", "/chat", {"json": {"question": "Hi"}}),
+        ("POST", PATH, {"json": ASKED | {"stream": True}}),
+        ("POST", PATH, {"json": ASKED}),
+        ("POST", "/v1/audio/transcriptions", {"data": form}),
+        ("GET", "/v1/models", {}),
+        ("POST", "/v1/fail", {"json": ASKED}),
+        ("POST", "/v1/cut", {"json": ASKED | {"stream": True}}),
+        ("GET", "/nowhere", {}),
+        ("POST", "/chat", {"data": b"no JSON"}),
+    ]
+    return [await fetch(session, *one, **options) for *one, options in asked]
+
+
+ALL_WELL = [200] * 10
+WITH_FAILURES = [500, 200, 404, 400]
+
+WATCHED = [
+    pytest.param(kind, scheme, host, id=f"{kind} {scheme}")
+    for kind, host in [
+        ("http", "upstream.test"),
+        ("https", "upstream.test"),
+        ("socks4", "localhost"),
+        ("socks4a", "upstream.test"),
+        ("socks5", "localhost"),
+        ("socks5h", "upstream.test"),
+        (DIRECT, "localhost"),
+    ]
+    for scheme in UPSTREAMS
+]
+
+
+def command(folder, url, way, ca):
+    """Return the command that runs the program in a folder, with its settings there."""
+    config = folder / "teleprinter.toml"
+    config.write_text(
+        f'[[upstream]]\nname = "api"\nurl = "{url}/v1"\nca_file = {json.dumps(str(ca.file))}\n'
+        f'[[pool]]\nname = "ways"\nproxies = ["{way}"]\n'
+    )
+    own = [str(folder), "serve", "--config", str(config), "--port", "0"]
+    return [sys.executable, "-c", EAR, *own]
+
+
+TRAP = dict.fromkeys(["http_proxy", "HTTPS_PROXY", "ALL_PROXY"], "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(("kind", "scheme", "host"), WATCHED)
+async def test_nothing_goes_past_the_proxy(kind, scheme, host, ca, tmp_path):
+    """Whatever is asked, well or badly, the program connects to the proxy and to nobody else.
+
+    A name that the proxy resolves is not looked up here. After the proxy's end too. With `direct`
+    the same ear hears the upstream's address. The proxies of the environment are a trap.
+    """
+    async with upstream_of(scheme, ca, upstream_script) as upstream, AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(proxy_of(kind, ca))
+        proxy.resolve = {"upstream.test": ("127.0.0.1", upstream.port)}
+        run = command(tmp_path, f"{scheme}://{host}:{upstream.port}", url_of(proxy, kind), ca)
+        async with running(*run, **TRAP) as program:
+            base = await until_it_listens(program)
+            async with aiohttp.ClientSession(base, timeout=LIMIT) as session:
+                assert await use_it_all(session) == ALL_WELL + WITH_FAILURES
+                await stack.aclose()
+                status = await fetch(session, "POST", PATH, json=ASKED)
+            found = await heard(program)
+    assert status == (200 if kind == DIRECT else 502)
+    target = upstream if kind == DIRECT else proxy
+    assert found.connected == {("127.0.0.1", target.port)}
+    assert found.looked_up - {"127.0.0.1"} == ({host} if host == "localhost" else set())
+
+
+# --- read
+
+ROOT = Path(service.__file__).parent
+SOURCES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts): ast.parse(file.read_text())
+    for file in sorted(ROOT.rglob("*.py"))
+}
+CLIENTS = {"adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.upstream"}
+"""The modules that know aiohttp's client."""
+CONNECTING = {
+    "open_connection", "open_unix_connection", "create_connection", "create_unix_connection",
+    "create_datagram_endpoint", "sock_connect", "sock_sendto", "connect", "connect_ex", "sendto",
+    "urlopen", "urlretrieve", "HTTPConnection", "HTTPSConnection", "ClientSession", "TCPConnector",
+    "UnixConnector", "ProxyConnector", "ChainProxyConnector", "ws_connect",
+}  # fmt: skip
+"""What opens a connection, by its last name, in the standard library and in aiohttp."""
+OTHER_CLIENTS = {
+    "ftplib", "http.client", "httpx", "imaplib", "nntplib", "poplib", "requests", "smtplib",
+    "socketserver", "telnetlib", "urllib.request", "urllib3", "websockets", "xmlrpc",
+}  # fmt: skip
+DOORS = {
+    "adapters.dialling": {"ProxyConnector", "TCPConnector", "connect"},
+    "adapters.egress": {"ClientSession"},
+    "adapters.systemd": {"connect"},
+}
+"""Who uses which of them; systemd's is a datagram to the manager, see below."""
+
+
+def imported(tree):
+    """Return the dotted names that a module imports."""
+    nodes = list(ast.walk(tree))
+    plain = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    return plain | {
+        f"{n.module}.{alias.name}"
+        for n in nodes
+        if isinstance(n, ast.ImportFrom)
+        for alias in n.names
+    }
+
+
+def used(tree):
+    """Return the last names of all that a module calls or derives from."""
+    nodes = list(ast.walk(tree))
+    found = [n.func for n in nodes if isinstance(n, ast.Call)]
+    found += [base for n in nodes if isinstance(n, ast.ClassDef) for base in n.bases]
+    return {getattr(n, "attr", getattr(n, "id", "")) for n in found}
+
+
+def test_few_modules_know_how_to_connect():
+    """Sessions are made in `egress`, connectors in `dialling`, and nowhere else is anything."""
+    found = {module: used(tree) & CONNECTING for module, tree in SOURCES.items()}
+    assert {module: names for module, names in found.items() if names} == DOORS
+
+
+def test_aiohttps_client_is_known_to_the_door_only():
+    """All other modules import aiohttp's server and nothing else of it."""
+    others = {
+        module
+        for module, tree in SOURCES.items()
+        for name in imported(tree)
+        if name.split(".")[0] == "aiohttp" and not name.startswith("aiohttp.web")
+    }
+    assert others == CLIENTS
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_other_client_is_imported(module):
+    """Neither the standard library's clients nor further ones."""
+    packages = {name for name in imported(SOURCES[module]) for other in OTHER_CLIENTS
+                if f"{name}.".startswith(f"{other}.")}  # fmt: skip
+    assert packages == set()
+
+
+def test_systemds_manager_is_on_this_machine():
+    """Its socket is of the family AF_UNIX."""
+    sockets = [
+        ast.unparse(node)
+        for node in ast.walk(SOURCES["adapters.systemd"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "socket.socket"
+    ]
+    families = {text for text in sockets if "fileno" not in text}
+    assert families
+    assert all("socket.AF_UNIX" in text for text in families)
+
+
+def test_sessions_look_at_no_environment():
+    """Aiohttp reads proxies and netrc only where it is told to."""
+    calls = [
+        node
+        for node in ast.walk(SOURCES["adapters.egress"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession")
+    ]
+    told = {k.arg: ast.unparse(k.value) for call in calls for k in call.keywords}
+    assert told["trust_env"] == "False"
