@@ -150,7 +150,8 @@ def _translated(error: web.HTTPException) -> Failure:
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
     """Return a failure as status and JSON, in the dialect of the API that was asked."""
     request.app[GATEWAY].tickets.forget(request[NAME])  # there is no stream to go on with
-    request[NOTE].update(outcome="refused", error=failure.code, message=failure.message)
+    request[NOTE].setdefault("outcome", "refused")  # a stream that failed has its own
+    request[NOTE].update(error=failure.code, message=failure.message)
     api = dialect.for_path(request.path.rpartition("/v1/")[2])
     response = web.Response(
         status=failure.status,

@@ -199,7 +199,8 @@ class Stream:
                 self._open()
                 deadline.stop()  # a pause that the relay causes is not the upstream's
                 await self.replay.room()
-                deadline.restart(self._terms.idle)
+                first = self._stage == "first_token"
+                deadline.restart(self._terms.first_token if first else self._terms.idle)
         if self._framer is not None and self._framer.halved:
             self._feed(await answer.read())
 

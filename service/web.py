@@ -148,7 +148,8 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     try:
         await stream.ready()
     except BaseException:
-        note_stream(request, stream, "left")  # or refused, which the boundary knows
+        ending = stream.replay.ending
+        note_stream(request, stream, "left" if ending is None else ending.outcome)
         stream.end()
         raise
     answer = stream.answer

@@ -66,8 +66,9 @@ class Tab:
     async def rest(self) -> list[Any]:
         """Return its reports up to its end."""
         said = []
-        while (report := await self.says()) is not None:
-            said.append(report)
+        async with asyncio.timeout(PATIENT):
+            while (report := await self.says()) is not None:
+                said.append(report)
         return said
 
     async def abort(self) -> None:

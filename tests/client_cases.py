@@ -93,7 +93,8 @@ class Cases(PerClient):
     async def test_cut(self, client: Client):
         """The upstream's connection ends in the middle: the program learns of it; nothing is done.
 
-        What came before is there. The relay asks the upstream no second time.
+        What came before is there. The relay asks the upstream no second time. The reason goes out
+        before the cut, time for the program to read it: a body that breaks may lose what was not.
         """
         async with scene() as at, client.run(at.url) as program:
             wire = await self._begun(at, client, program)
@@ -102,6 +103,8 @@ class Cases(PerClient):
             assert CUT in str(error["error"])
             assert lost == list(client.lost)
         assert len(at.upstream.requests) == 1
+        if lost:
+            at.last_words.assert_awaited_once()
 
     async def test_end_without_a_finish(self, client: Client):
         """The upstream's body ends as bodies do, but it never said so: that is a cut too."""

@@ -58,7 +58,8 @@ class Tap(Proxy):
 class Scene(NamedTuple):
     """The parts that a client's request meets; `url` is where the client finds the relay.
 
-    heard   set it when the client knows why: only then the relay cuts the client's body
+    heard       set it when the client knows why: only then the relay cuts the client's body
+    last_words  counts how often the relay waited for that
     """
 
     url: str
@@ -68,6 +69,7 @@ class Scene(NamedTuple):
     tap: Tap
     clock: FakeClock
     heard: asyncio.Event
+    last_words: mock.AsyncMock
 
 
 @asynccontextmanager
@@ -79,14 +81,14 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """Set the scene; time stands still until the test moves `clock`."""
     clock, heard = FakeClock(), asyncio.Event()
-    with mock.patch.object(responses, "_last_words", heard.wait):
+    with mock.patch.object(responses, "_last_words", side_effect=heard.wait) as last_words:
         async with (
             Upstream(script) as upstream,
             way() as proxy,
             relaying(upstream.url, clock=clock, proxy=proxy.url, **variables) as relay,
             Tap(relay.port) as tap,
         ):
-            yield Scene(tap.url, upstream, proxy, relay, tap, clock, heard)
+            yield Scene(tap.url, upstream, proxy, relay, tap, clock, heard, last_words)
 
 
 class Api(NamedTuple):

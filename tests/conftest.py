@@ -104,6 +104,11 @@ class Authority:
         self._authority.issue_cert(*names).configure_cert(context)
         return context
 
+    def write_server(self, file: Path, *names: str) -> Path:
+        """Write the key and the certificate of such a server as PEM, for a program; return it."""
+        self._authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(file))
+        return file
+
 
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:

@@ -1,5 +1,6 @@
 """curl, and what its output says."""
 
+import asyncio
 import json
 import shutil
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from client import Client
 from client_scene import KEY
-from program import Program, running
+from program import PATIENT, Program, running
 
 FLAGS = ("--no-buffer", "--silent", "--fail-with-body")
 STATUS = '\\n{"status": %{http_code}}\\n'
@@ -37,8 +38,9 @@ class Output:
     async def rest(self) -> list[Any]:
         """Return the reports up to the end, and the exit code unless it is 0."""
         said = []
-        while (report := await self.says()) is not None:
-            said.append(report)
+        async with asyncio.timeout(PATIENT):
+            while (report := await self.says()) is not None:
+                said.append(report)
         code = await self._program.code()
         return [*said, {"lost": code}] if code > 0 else said
 

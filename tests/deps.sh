@@ -3,6 +3,7 @@
 # Root on Debian: apt-get. Elsewhere: names what is missing; the tests concerned are skipped.
 set -eu
 
+PATH=$PATH:/usr/sbin:/sbin # where Debian's users do not look
 missing=
 need() { # PACKAGE COMMAND…: the package, if the command fails
     package=$1
@@ -44,3 +45,8 @@ install() {
 }
 echo "Installing$missing" >&2
 install || { apt-get update -qq && install; }
+
+# nor at the next boot, those that were not there before
+for pair in squid:squid dante-server:danted shadowsocks-libev:shadowsocks-libev; do
+    case "$missing " in *" ${pair%:*} "*) update-rc.d "${pair#*:}" disable ;; esac
+done

@@ -8,6 +8,7 @@ A job goes in as JSON, reports come out as JSON lines:
         await script.rest()         # the reports up to its end
 """
 
+import asyncio
 import json
 import shutil
 from asyncio.subprocess import PIPE
@@ -22,7 +23,7 @@ import pytest
 
 from client import Client
 from client_scene import KEY, MESSAGES
-from program import Program, running
+from program import PATIENT, Program, running
 
 SCRIPTS = Path(__file__).with_name("clients")
 
@@ -42,8 +43,9 @@ class Script:
     async def rest(self) -> list[Any]:
         """Return its reports up to its end, which must be a good one."""
         said = []
-        while (line := await self._program.line()) is not None:
-            said.append(json.loads(line))
+        async with asyncio.timeout(PATIENT):
+            while (line := await self._program.line()) is not None:
+                said.append(json.loads(line))
         assert await self._program.code() == 0, self._program.errors()
         return said
 

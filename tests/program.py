@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import IO
 
 PATIENT = 30.0
-"""Real seconds for a program to start or to say something; never a measure of anything."""
+"""Real seconds for a program to say something, or all of its rest; never a measure of anything."""
 
 
 class Program:

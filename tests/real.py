@@ -3,20 +3,30 @@
     with sing_box(tmp_path, auth=("me", "secret"), hosts={"api.test": "127.0.0.1"}) as proxy:
         proxy.url("socks5h")    # socks5h://me:secret@127.0.0.1:41234
         proxy.log()             # what it wrote so far: which targets it dialled
+        proxy.kill()            # as when its machine goes away
+
+    sing_box      http, socks4, socks4a, socks5     squid         http, https
+    tinyproxy     http                              proxy_py      http
+    microsocks    socks5                            dante         socks4, socks4a, socks5
+    shadowsocks   socks5 ─▶ its server ─▶ target
 
 They are plain context managers: start-up blocks until the port answers. A program that is missing
 skips the test and says how to install it.
 """
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from urllib.parse import quote
 
 import pytest
@@ -50,6 +60,16 @@ class Process:
     def log(self) -> str:
         """Return what the program wrote so far."""
         return self.output.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it and its children at once; return when its port refuses."""
+        os.killpg(self.pid, signal.SIGKILL)
+        deadline = monotonic() + STOP_WITHIN
+        with suppress(ConnectionRefusedError):
+            while monotonic() < deadline:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                sleep(BETWEEN_LOOKS)
+            pytest.fail(f"port {self.port} is still open after the end of {self.output.stem}")
 
 
 def free_port() -> int:
@@ -101,8 +121,77 @@ def microsocks(folder: Path, *, auth: Auth = None) -> AbstractContextManager[Pro
     return _running(command, folder / "microsocks.log", auth)
 
 
+def squid(
+    folder: Path, *, auth: Auth = None, tls: Path | None = None
+) -> AbstractContextManager[Process]:
+    """Run squid, an HTTP proxy that resolves names by the system; it writes no log.
+
+    tls     a PEM file with its key and certificate: it speaks TLS, and is an https proxy
+    """
+    program = _need("squid", "apt-get install squid")
+
+    def command(port: int) -> list[str]:
+        config = folder / "squid.conf"
+        config.write_text("\n".join([*_squid_config(port, auth, tls), ""]))
+        return [program, "-N", "-d", "1", "-f", str(config)]
+
+    return _running(command, folder / "squid.log", auth)
+
+
+def dante(folder: Path) -> AbstractContextManager[Process]:
+    """Run dante, a proxy for SOCKS 4, 4a and 5; its passwords would be those of the system."""
+    program = _need("danted", "apt-get install dante-server")
+
+    def command(port: int) -> list[str]:
+        config = folder / "danted.conf"
+        lines = ["logoutput: stdout", f"internal: 127.0.0.1 port = {port}", "external: 127.0.0.1"]
+        lines += ["clientmethod: none", "socksmethod: none"]
+        lines += [
+            f"{who} pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 {log} }}"
+            for who, log in [("client", ""), ("socks", "log: connect")]
+        ]
+        config.write_text("\n".join([*lines, ""]))
+        return [program, "-f", str(config), "-p", str(folder / "danted.pid")]
+
+    return _running(command, folder / "danted.log", None)
+
+
+@contextmanager
+def shadowsocks(folder: Path) -> Iterator[Process]:
+    """Run both ends of shadowsocks-libev: SOCKS5 to the near one, encrypted to the far one."""
+    install = "apt-get install shadowsocks-libev"
+    far, near = _need("ss-server", install), _need("ss-local", install)
+    shared = ["-k", "s3cret", "-m", "aes-256-gcm", "-s", "127.0.0.1"]
+
+    def serve(port: int) -> list[str]:
+        return [far, *shared, "-p", str(port)]
+
+    def listen(port: int) -> list[str]:
+        return [near, *shared, "-p", str(server.port), "-b", "127.0.0.1", "-l", str(port)]
+
+    with (
+        _running(serve, folder / "ss-server.log", None) as server,
+        _running(listen, folder / "ss-local.log", None) as local,
+    ):
+        yield local
+
+
+def proxy_py(folder: Path, *, auth: Auth = None) -> AbstractContextManager[Process]:
+    """Run PyPI's proxy.py, an HTTP proxy that resolves names by the system."""
+    if find_spec("proxy") is None:
+        pytest.skip("proxy.py is not installed: pip install proxy.py")
+    secret = ["--basic-auth", ":".join(auth)] if auth else []
+
+    def command(port: int) -> list[str]:
+        few = ["--num-workers", "1", "--num-acceptors", "1"]
+        own = [sys.executable, "-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port)]
+        return ["env", f"HOME={folder}", *own, *few, *secret]
+
+    return _running(command, folder / "proxy.log", auth)
+
+
 def _need(program: str, install: str) -> str:
-    found = shutil.which(program)
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         pytest.skip(f"{program} is not installed: {install}")
     return found
@@ -134,6 +223,19 @@ def _sing_box_config(port: int, auth: Auth, hosts: dict[str, str]) -> dict[str, 
     }
 
 
+def _squid_config(port: int, auth: Auth, tls: Path | None) -> list[str]:
+    lines = [
+        f"https_port 127.0.0.1:{port} tls-cert={tls}" if tls else f"http_port 127.0.0.1:{port}"
+    ]
+    lines += ["pid_filename none", "cache deny all", "cache_log /dev/null", "access_log none"]
+    lines += ["shutdown_lifetime 0 seconds", "pinger_enable off", "visible_hostname proxy.test"]
+    if not auth:
+        return [*lines, "http_access allow localhost"]
+    check = f"[ \\\"$login\\\" = '{' '.join(auth)}' ] && echo OK || echo ERR"
+    lines += [f'auth_param basic program /bin/sh -c "while read -r login; do {check}; done"']
+    return [*lines, "acl known proxy_auth REQUIRED", "http_access allow known"]
+
+
 @contextmanager
 def _running(command: Callable[[int], list[str]], output: Path, auth: Auth) -> Iterator[Process]:
     for _ in range(PORTS_TO_TRY):
@@ -151,7 +253,11 @@ def _running(command: Callable[[int], list[str]], output: Path, auth: Auth) -> I
 def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:
     with output.open("wb") as sink:
         return subprocess.Popen(  # noqa: S603  the tests' own command
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, for those that have children
         )
 
 
@@ -189,5 +295,5 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     try:
         child.wait(STOP_WITHIN)
     except subprocess.TimeoutExpired:
-        child.kill()
+        os.killpg(child.pid, signal.SIGKILL)
         child.wait()

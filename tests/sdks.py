@@ -8,12 +8,15 @@ A synchronous SDK is read in a thread, one step at a time: the relay runs on the
 
 import asyncio
 import inspect
+import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 import anthropic
 import openai
+import pytest
 from langchain_openai import ChatOpenAI
 
 from wires import Pairs, openai_chat, openai_responses
@@ -24,6 +27,18 @@ CLAUDE = "claude-of-the-test"  # for a model that is retired the SDK warns
 PROMPT = "你好吗？ 🤖 Wie geht’s?"
 ASKED = [{"role": "user", "content": PROMPT}]
 _END = object()
+_THEIRS = re.compile(r"(ANTHROPIC|LANGCHAIN|LANGSMITH)_.*")
+
+
+@pytest.fixture(autouse=True)
+def around_the_sdks(monkeypatch: pytest.MonkeyPatch, ca) -> None:
+    """Leave the SDKs nobody's settings, and one certificate, in the modules that import this.
+
+    Otherwise each client reads the machine's store of certificates, 60 ms of work for nothing here.
+    """
+    for name in filter(_THEIRS.fullmatch, list(os.environ)):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.file))
 
 
 class Speech(NamedTuple):

@@ -541,6 +541,38 @@ async def test_a_body_that_does_not_come_in_time(path):
     check(answer, "request_timeout", "limits.body_timeout", stage="request")
 
 
+@pytest.mark.parametrize("bound", ["streams", "streams_per_caller"])
+async def test_as_many_streams_as_the_settings_allow(bound):
+    """One more gets 429 and when to ask again; it does not reach the upstream."""
+    toml = f"[limits]\n{bound} = 1"
+    async with (
+        Upstream() as upstream,
+        relaying(upstream.url, toml=toml) as relay,
+        dial(relay.port) as line,
+    ):
+        await line.send("POST", "/v1/chat/completions", JSON, body=STREAM)
+        await upstream.next()
+        answer = await exchange(relay.port, "POST", "/v1/chat/completions", JSON, body=STREAM)
+        assert len(upstream.requests) == 1
+    check(answer, "too_many_streams", stage="request")
+    assert (answer.status, answer.get("retry-after")) == (429, "1")
+
+
+async def test_as_many_requests_as_the_key_may_send():
+    """The next one of that minute gets 429 and when to ask again; other keys are not held up."""
+    keys = '{ name = "ann", key = "key-of-ann", requests_per_minute = 1 }, "bob:key-of-bob"'
+    pairs = [("x-api-key", f"key-of-{name}") for name in ("ann", "bob", "ann")]
+    async with (
+        Upstream(reply(200)) as upstream,
+        relaying(upstream.url, toml=f"[server]\nkeys = [{keys}]", clock=FakeClock()) as relay,
+    ):
+        answers = [await exchange(relay.port, "GET", "/v1/models", pair) for pair in pairs]
+        assert len(upstream.requests) == 2
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    check(answers[2], "rate_limited", "1 request", stage="request")
+    assert 1 <= int(answers[2].get("retry-after")) <= 60
+
+
 async def test_the_end_of_the_process_ends_streams_with_its_own_code():
     """`draining`: before the content a 503, after it the last frame."""
     async with Upstream() as upstream, relaying(upstream.url) as relay, dial(relay.port) as early:

@@ -4,7 +4,12 @@ The streams of text, and how they fail, are in test_sdks.
 """
 
 from compare import Call, both_ways, table
-from sdks import SAID, anthropic_client, async_anthropic_client
+from sdks import (
+    SAID,
+    anthropic_client,
+    around_the_sdks,  # noqa: F401  a fixture of every test here
+    async_anthropic_client,
+)
 from wires import answers, streams
 from wires import anthropic as wire
 from wires.weather import JSON, PIECES, TOKYO, Weather

@@ -9,7 +9,11 @@ from functools import partial, reduce
 from operator import add
 
 from compare import Call, both_ways, table
-from sdks import PROMPT, langchain
+from sdks import (
+    PROMPT,
+    around_the_sdks,  # noqa: F401  a fixture of every test here
+    langchain,
+)
 from wires import answers, streams
 from wires import openai_chat as chat
 from wires import openai_responses as responses

@@ -6,7 +6,13 @@ The streams of text, and how they fail, are in test_sdks.
 import openai
 
 from compare import Call, both_ways, table
-from sdks import ASKED, PROMPT, async_openai_client, openai_client
+from sdks import (
+    ASKED,
+    PROMPT,
+    around_the_sdks,  # noqa: F401  a fixture of every test here
+    async_openai_client,
+    openai_client,
+)
 from wires import answers, streams
 from wires import openai_chat as chat
 from wires import openai_responses as responses

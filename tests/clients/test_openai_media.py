@@ -1,7 +1,12 @@
 """Embeddings, files, audio and images by the openai SDK, each call as if there were no relay."""
 
 from compare import Call, both_ways, table
-from sdks import PROMPT, async_openai_client, openai_client
+from sdks import (
+    PROMPT,
+    around_the_sdks,  # noqa: F401  a fixture of every test here
+    async_openai_client,
+    openai_client,
+)
 from wires import answers, streams
 from wires import openai_media as media
 

@@ -1,6 +1,8 @@
 """The dialects of the APIs, by the path that answers in them."""
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from service.core.dialect.base import Dialect, Plain
 from service.core.dialect.chat import Chat
@@ -20,16 +22,20 @@ _BY_PATH: Mapping[str, type[Dialect]] = {
     "images/edits": Media,
 }
 
+_BASE: Final = re.compile(r"(openai/)?(v1/|deployments/[^/]+/)?")
+"""What leads to an API where the upstream's base URL does not; the deployments are Azure's."""
+
 
 def for_path(rest: str, api: str = "openai") -> Dialect:
     """Return a reader for the stream that this path below `/v1/` answers with.
 
     Where the path says nothing, the upstream's `api` does.
     """
-    name = rest.strip("/")
-    known = _BY_PATH.get(name)
-    if known is None and name.startswith("responses/"):
-        known = Responses
-    if known is None:
-        known = Anthropic if api == "anthropic" or name.startswith("messages/") else Dialect
-    return known()
+    name = _BASE.sub("", rest.strip("/"), count=1)
+    if name in _BY_PATH:
+        return _BY_PATH[name]()
+    if name.startswith("responses/"):
+        return Responses()
+    if api == "anthropic" or name.startswith("messages/"):
+        return Anthropic(trusting=True)
+    return Dialect()

@@ -160,10 +160,10 @@ def _lenient_choice(value: dict[str, Any]) -> _Choice:
 
 
 def _lenient_delta(value: dict[str, Any]) -> _Delta:
-    calls = value.get("tool_calls")
+    calls, content = value.get("tool_calls"), value.get("content")
     return _Delta(
-        content=_parts(value.get("content")),
-        reasoning_content=_parts(value.get("reasoning_content")),
+        content=_parts(content),
+        reasoning_content=_parts(value.get("reasoning_content")) or _thoughts(content),
         reasoning=_parts(value.get("reasoning")),
         refusal=text_of(value.get("refusal")),
         tool_calls=calls if isinstance(calls, list) else None,
@@ -178,3 +178,11 @@ def _parts(value: Any) -> str | None:
         return text_of(value)
     texts = (part.get("text") for part in value if isinstance(part, dict))
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _thoughts(content: Any) -> str | None:
+    """Join the parts in which Mistral's models think, each a list of parts itself."""
+    if not isinstance(content, list):
+        return None
+    texts = (_parts(part.get("thinking")) for part in content if isinstance(part, dict))
+    return "".join(text for text in texts if text)

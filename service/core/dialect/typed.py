@@ -104,15 +104,25 @@ class Responses(_TypedDialect):
 
 
 class Anthropic(_TypedDialect):
-    """`/messages`: `message_stop`. A block that begins without text is no content, like a role."""
+    """`/messages`: `message_stop`. A block that begins without text is no content, like a role.
+
+    `trusting`: another path of the API, whose stream says its end only if it is a message.
+    """
 
     completes = frozenset({"message_stop"})
     ends = completes
     empties = frozenset({"text", "text_delta", "thinking", "thinking_delta"})
 
+    def __init__(self, *, trusting: bool = False) -> None:
+        self.trusting = trusting
+
     def _content(self, kind: str, message: _Typed) -> Event:
         if kind == "ping":
             return COMMENT
+        if kind == "message_start":
+            self.trusting = False
+        if self.trusting:
+            return OPAQUE
         if kind == "message_start" and isinstance(message.message, dict):
             self.model = text_of(message.message.get("model"))
             self.usage = message.message.get("usage")
