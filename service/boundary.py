@@ -17,6 +17,7 @@ from aiohttp import web
 from service.adapters.logs import log
 from service.core import dialect
 from service.core.access import ANYONE, Caller
+from service.core.events import Ending, Summary
 from service.errors import Failure
 from service.gateway import Gateway
 
@@ -70,6 +71,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await _answer(request, handler)
         note["status"] = response.status
+        note.setdefault("outcome", "ok")
     except asyncio.CancelledError:
         note.setdefault("outcome", "left")
         raise
@@ -80,13 +82,23 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await _attempt(request, handler)
+    if not response.prepared:
+        if request.app[GATEWAY].draining:
+            response.force_close()
+        response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
+    return response
+
+
+async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Return the handler's response, or what its failure comes to."""
     try:
         _check_door(request)
         if (preflight := _preflight(request)) is not None:
             return preflight
         request[CALLER] = caller = _admit(request)
         request[NOTE]["caller"] = caller.name
-        response = await handler(request)
+        return await handler(request)
     except Failure as failure:
         return _refusal(request, failure)
     except web.HTTPException as error:
@@ -98,11 +110,6 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.exception("a request failed by a fault of the relay", id=request[NOTE]["id"])
         text = "the relay failed by a fault of its own; its log says more"
         return _refusal(request, Failure("internal", text))
-    if not response.prepared:
-        if request.app[GATEWAY].draining:
-            response.force_close()
-        response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
-    return response
 
 
 def _check_door(request: web.Request) -> None:
@@ -147,17 +154,27 @@ def _translated(error: web.HTTPException) -> Failure:
     return Failure(code or "bad_request", texts.get(code or "", error.reason or "bad request"))
 
 
+def _note_refusal(request: web.Request, failure: Failure) -> None:
+    """Say so in the request's line; count it, unless it had a stream, which counts itself."""
+    note = request[NOTE]
+    note.update(failure.notes())
+    if "stream" not in note:
+        note["outcome"] = "refused"
+        if "/v1/" in request.path or request.path.endswith("/chat"):
+            summary = Summary()
+            ending = Ending(1, "refused", summary, failure)
+            request.app[GATEWAY].metrics.stream_ended(summary, ending, None)
+
+
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
     """Return a failure as status and JSON, in the dialect of the API that was asked."""
     request.app[GATEWAY].tickets.forget(request[NAME])  # there is no stream to go on with
-    request[NOTE].setdefault("outcome", "refused")  # a stream that failed has its own
-    request[NOTE].update(error=failure.code, message=failure.message)
+    _note_refusal(request, failure)
     api = dialect.for_path(request.path.rpartition("/v1/")[2])
     response = web.Response(
         status=failure.status,
         body=msgspec.json.encode(api.refusal(failure)),
         content_type="application/json",
-        headers={"Teleprinter-Request-Id": request[NOTE]["id"]},
     )
     if not failure.retryable:
         response.headers["x-should-retry"] = "false"

@@ -97,5 +97,12 @@ class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also s
             "retryable": self.retryable,
         }
 
+    def notes(self) -> dict[str, Any]:
+        """Return what the log is told: no words that a client or an upstream may have chosen."""
+        if self.code == "upstream_error":
+            return {"error": self.code, "upstream_status": self.status}
+        told = {} if self.code == "bad_request" else {"message": self.message}
+        return {"error": self.code, **told}
+
     def __repr__(self) -> str:
         return f"Failure({self.code}, {self.stage}: {self.message})"

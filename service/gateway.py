@@ -15,6 +15,7 @@ from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
 from service.adapters.metrics import Metrics, tokens_of
 from service.adapters.rates import Rates
+from service.adapters.upload import Upload
 from service.adapters.upstream import Order
 from service.core import chat, dialect, routes
 from service.core.access import Caller, Doors, Grant, Keys
@@ -41,13 +42,13 @@ _COUNTABLE: Final = frozenset({"chat/completions", "completions"})
 
 
 class Incoming(NamedTuple):
-    """A client's request, as far as an upstream is concerned."""
+    """A client's request, as far as an upstream is concerned; an Upload is not looked into."""
 
     method: str
     place: Place
     query: str
     headers: Headers
-    body: bytes
+    body: bytes | Upload
 
 
 class Gateway:
@@ -142,7 +143,8 @@ class Gateway:
         payload = ask.payload(default)
         if caller.grant.tokens_per_day:
             payload, _ = chat.counted(payload)
-        order = Order("POST", url, headers, payload, streams=True, model=model)
+        key = upstream.key.reveal()
+        order = Order("POST", url, headers, payload, streams=True, model=model, secret=key)
         return self._begin(name, caller, upstream, order, dialect.Chat(), committed=True)
 
     def v1(self, name: str, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
@@ -153,10 +155,18 @@ class Gateway:
         url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
         streams = incoming.method == "POST" and glance.stream is True
         body, counting = incoming.body, False
-        if streams and caller.grant.tokens_per_day and rest in _COUNTABLE:
+        if (
+            streams
+            and caller.grant.tokens_per_day
+            and rest in _COUNTABLE
+            and isinstance(body, bytes)
+        ):
             body, counting = chat.counted(body)
         headers = self._headers(upstream, incoming.headers, caller)
-        order = Order(incoming.method, url, headers, body or None, streams, model)
+        if isinstance(body, Upload) and body.size is not None:
+            headers.append(("Content-Length", str(body.size)))
+        key = upstream.key.reveal()
+        order = Order(incoming.method, url, headers, body or None, streams, model, key)
         reader = dialect.for_path(rest, upstream.api)
         stream = self._begin(name, caller, upstream, order, reader, committed=False)
         stream.hides_usage = counting

@@ -23,6 +23,7 @@ from service.adapters.clock import Clock, Deadline, Timer
 from service.adapters.logs import log
 from service.adapters.metrics import Gaps
 from service.adapters.replay import Replay
+from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
 from service.core.dialect import Dialect, Plain
 from service.core.events import Ending, Frame, Outcome, Summary
@@ -163,12 +164,25 @@ class Stream:
             self._stage = "headers"
             deadline.restart(self._terms.headers)
 
+        self._heed(deadline)
         self.summary.attempts += 1
         async with await self._lane.ask(self._order, on_dialled) as answer:
             await self._begin(answer, deadline)
             await self._read(answer, deadline)
             deadline.stop()
             self._conclude()
+
+    def _heed(self, deadline: Deadline) -> None:
+        """Stop the upstream's clock while it waits for a body that the client sends slowly."""
+
+        def set_to(seconds: float) -> None:
+            if self._stage == "headers":
+                deadline.restart(seconds)
+
+        body = self._order.body
+        if isinstance(body, Upload):
+            body.on_wait = lambda: set_to(0)
+            body.on_piece = lambda: set_to(self._terms.headers)
 
     async def _begin(self, answer: Answer, deadline: Deadline) -> None:
         """Decide by the upstream's head what its body is."""

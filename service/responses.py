@@ -139,4 +139,4 @@ def note_stream(
         outcome=outcome,
     )
     if failure is not None:
-        request[NOTE].update(error=failure.code, message=failure.message)
+        request[NOTE].update(failure.notes())

@@ -2,7 +2,8 @@
 
 SIGTERM, SIGINT   drain: stop listening, let open streams end, cut them after `drain` seconds;
                   a second one ends the process at once
-SIGHUP            reload: new settings for new requests; bad ones leave the old in force
+SIGHUP            reload: new settings for new requests, the certificate's files read again; bad
+                  ones leave the old in force. Addresses and the way of listening stay
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from aiohttp import web
 
 from service.adapters import logs, systemd
 from service.adapters.logs import log
+from service.adapters.metrics import Metrics
 from service.app import application, draining, runner
 from service.boundary import GATEWAY
 from service.demo import demo_upstream
@@ -31,12 +33,21 @@ _SEND_BUFFER: Final = 64 * 1024
 _KEEPALIVE_IDLE: Final = 60
 """Seconds until the kernel asks whether a silent client is still there; its own choice is 7200."""
 
+_LAG_EVERY: Final = 0.5
+"""Seconds between two looks at how late the event loop calls back."""
+_DESCRIPTORS: Final = 64
+"""Descriptors that the process needs besides two for each stream."""
+
 Load = Callable[[], Settings]
 
 
 def run(settings: Settings, load: Load) -> int:
-    """Serve until a signal; return the exit code. `load` reads the settings anew."""
+    """Serve until a signal; return the exit code. `load` reads the settings anew.
+
+    Raises SettingsError for a certificate that cannot be used.
+    """
     logs.configure(settings.server.log)
+    _raise_descriptors(settings.limits.streams)
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
         return loop.run(_run(settings, load))
 
@@ -75,6 +86,7 @@ class Process:
         self._app = application(settings)
         self._runner = runner(self._app)
         self._stop = asyncio.Event()
+        self._tls = _tls(settings.server)
 
     async def run(self) -> int:
         """Serve until a signal; return the exit code."""
@@ -88,17 +100,18 @@ class Process:
                 return 1
             self._handle_signals()
             self._announce()
+            lag = asyncio.create_task(_watch(self._app[GATEWAY].metrics))
             await self._stop.wait()
             await self._drain()
+            lag.cancel()
         finally:
             await self._runner.cleanup()
         return 0
 
     async def _listen(self, server: Server) -> None:
-        tls = _tls(server)
         for each in systemd.listen_fds() or _sockets(server.host, server.port):
             _tune(each)
-            site = web.SockSite(self._runner, each, ssl_context=tls, backlog=_BACKLOG)
+            site = web.SockSite(self._runner, each, ssl_context=self._tls, backlog=_BACKLOG)
             await site.start()
         self._app[GATEWAY].listens_on(self._names())
 
@@ -115,6 +128,7 @@ class Process:
         """Drain; the second time, die as a process does that handles no signals."""
         if self._stop.is_set():
             asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # for SIGINT Python's own raises an exception
             os.kill(os.getpid(), number)
         self._stop.set()
 
@@ -122,7 +136,11 @@ class Process:
         systemd.notify("RELOADING=1")
         try:
             settings = self._load()
+            if self._tls is not None and settings.server.tls_cert:
+                _tls(settings.server)  # what cannot be used leaves the old one whole
+                _certify(self._tls, settings.server)
             self._app[GATEWAY].adopt(settings)
+            logs.configure(settings.server.log)
         except SettingsError as error:
             for line in str(error).splitlines():
                 log.error("the new settings are not used", fault=line)
@@ -170,12 +188,46 @@ def _tune(listening: socket.socket) -> None:
 
 
 def _tls(server: Server) -> ssl.SSLContext | None:
-    """Return the relay's own TLS, None for plain HTTP; raises OSError for files that do not fit."""
+    """Return the relay's own TLS, None for plain HTTP; raises SettingsError for bad files."""
     if not server.tls_cert:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert, server.tls_key or None)
+    _certify(context, server)
     return context
+
+
+def _certify(context: ssl.SSLContext, server: Server) -> None:
+    """Read certificate and key; connections from now on show them."""
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key or None, password="")
+    except OSError as error:
+        why = "they do not fit each other" if isinstance(error, ssl.SSLError) else error.strerror
+        text = f"server.tls_cert, server.tls_key: {why}: expected PEM files of a certificate and"
+        raise SettingsError(f"{text} its key") from None
+
+
+def _raise_descriptors(streams: int) -> None:
+    """Allow as many descriptors as the system lets us; say so where they cannot be enough."""
+    try:
+        import resource  # noqa: PLC0415  not on every platform
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS takes no "infinity"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < 2 * streams + _DESCRIPTORS:
+        text = "too few descriptors for limits.streams: raise LimitNOFILE or ulimit -n"
+        log.warning(text, allowed=allowed, needed=2 * streams + _DESCRIPTORS)
+
+
+async def _watch(metrics: Metrics) -> None:
+    """Measure how late the event loop calls back; by its own clock, for that is what is late."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_EVERY
+        await asyncio.sleep(_LAG_EVERY)
+        metrics.lag(max(loop.time() - due, 0.0))
 
 
 def say(text: str) -> None:

@@ -9,10 +9,11 @@ from typing import Final
 
 from aiohttp import web
 
-from service.adapters.clock import Deadline
+from service.adapters.upload import Upload
 from service.boundary import CALLER, GATEWAY, NAME, boundary, share
 from service.core import chat, routes
-from service.core.chat import Pacing
+from service.core.chat import Glance, Pacing
+from service.core.routes import Place
 from service.core.view import ChatView, PlainView, RawView
 from service.errors import Failure
 from service.gateway import Incoming
@@ -20,6 +21,8 @@ from service.responses import event_stream, hand_on, note_stream, outlet_of, pla
 
 _PAGES: Final = resources.files("service") / "pages"
 _TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_UNLABELLED: Final = frozenset({"application/x-www-form-urlencoded", "text/plain"})
+"""What `curl -d` and fetch call a body when nobody says what it is."""
 _CSP: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -88,25 +91,33 @@ async def relay(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     path, _, query = _raw_target(request).partition("?")
     place = routes.place(path, gateway.prefixes)
-    body = await _body(request)
-    incoming = Incoming(request.method, place, query, list(request.headers.items()), body)
     if place.door == "chat":
-        return await _chat(request, incoming)
-    return await _v1(request, incoming)
+        return await _chat(request, place)
+    upload = _upload(request)
+    body = await upload.read() if _may_be_json(request) else upload
+    headers = list(request.headers.items())
+    return await _v1(request, Incoming(request.method, place, query, headers, body))
 
 
-async def _body(request: web.Request) -> bytes:
-    """Return the request's body; raises Failure request_timeout if it does not arrive in time."""
-    if not request.can_read_body:
-        return b""
+def _upload(request: web.Request) -> Upload:
+    """Return the request's body, not read yet; raises Failure too_large if it says so itself."""
     gateway = request.app[GATEWAY]
-    seconds = gateway.settings.limits.body_timeout
-    try:
-        async with Deadline(gateway.clock, seconds):
-            return await request.read()
-    except TimeoutError:
-        text = f"the request's body did not arrive within {seconds:g} s (limits.body_timeout)"
-        raise Failure("request_timeout", text) from None
+    limits = gateway.settings.limits
+    plain = request.headers.get("Content-Encoding", "identity") == "identity"
+    return Upload(
+        request.content.readany,
+        gateway.clock,
+        size=request.content_length if plain else None,  # else aiohttp decodes it
+        most=limits.body,
+        seconds=limits.body_timeout,
+    )
+
+
+def _may_be_json(request: web.Request) -> bool:
+    """Tell whether the body has to be looked into, by its type or by what curl and fetch forget."""
+    kind = request.content_type
+    typed = request.can_read_body and "Content-Type" in request.headers
+    return not typed or "json" in kind or kind in _UNLABELLED
 
 
 def _raw_target(request: web.Request) -> str:
@@ -118,19 +129,21 @@ def _raw_target(request: web.Request) -> str:
     return "/" + rest.partition("/")[2]
 
 
-async def _chat(request: web.Request, incoming: Incoming) -> web.StreamResponse:
+async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     if request.method not in {"GET", "POST"}:
         raise Failure("method_not_allowed", "/chat takes GET and POST")
     if "Last-Event-ID" in request.headers:  # nothing is kept, so that nothing goes on
         return web.Response(status=204)
     posted = request.method == "POST"
-    ask = chat.from_json(incoming.body) if posted else chat.from_query(request.query)
+    body = await _upload(request).read()
+    ask = chat.from_json(body) if posted else chat.from_query(request.query)
     settings = gateway.settings.chat
     default = Pacing(settings.pace, settings.delay_ms / 1000)
     pace = chat.pacing(ask.pace, ask.delay_ms, default)
     caller = request[CALLER]
     await gateway.admit(caller, ask.model or settings.model)
+    incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
     view = ChatView(stream.name)
     response = event_stream(request, stream)
@@ -142,7 +155,12 @@ async def _chat(request: web.Request, incoming: Incoming) -> web.StreamResponse:
 async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     pace = chat.pacing_of_headers(request.headers)
-    glance, caller = chat.glance(incoming.body), request[CALLER]
+    caller = request[CALLER]
+    if isinstance(incoming.body, Upload):
+        caller.grant.check_unseen()
+        glance = Glance()
+    else:
+        glance = chat.glance(incoming.body)
     await gateway.admit(caller, glance.named)
     stream = gateway.v1(request[NAME], caller, incoming, glance)
     try:

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 import trustme
@@ -33,11 +34,14 @@ LOOPS: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
 OUTSIDE = re.compile(
-    r"(https?|all|no|ftp|wss?)_proxy|(TELEPRINTER|OPENAI|LISTEN|WATCHDOG)_.*"
+    r"(https?|all|no|ftp|wss?)_proxy|(TELEPRINTER|OPENAI|ANTHROPIC|LANGCHAIN|LANGSMITH|LISTEN|WATCHDOG)_.*"
     r"|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET",
     re.IGNORECASE,
 )
 TO_END_BY_ITSELF = 1.0
+
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

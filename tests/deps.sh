@@ -16,6 +16,7 @@ need microsocks command -v microsocks
 need squid command -v squid
 need dante-server command -v danted
 need shadowsocks-libev command -v ss-server
+need redis-server command -v redis-server
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ -e tests/clients/package.json ]; then
     need npm command -v npm
@@ -47,6 +48,6 @@ echo "Installing$missing" >&2
 install || { apt-get update -qq && install; }
 
 # nor at the next boot, those that were not there before
-for pair in squid:squid dante-server:danted shadowsocks-libev:shadowsocks-libev; do
+for pair in squid:squid dante-server:danted shadowsocks-libev:shadowsocks-libev redis-server:redis-server; do
     case "$missing " in *" ${pair%:*} "*) update-rc.d "${pair#*:}" disable ;; esac
 done

@@ -190,6 +190,26 @@ def proxy_py(folder: Path, *, auth: Auth = None) -> AbstractContextManager[Proce
     return _running(command, folder / "proxy.log", auth)
 
 
+@contextmanager
+def redis_server(folder: Path, *, port: int | None = None, password: str = "") -> Iterator[Process]:
+    """Run a Redis that keeps nothing on disk, on this port or a free one."""
+    pytest.importorskip("redis", reason="redis is not installed: pip install redis")
+    program = _need("redis-server", "apt-get install redis-server")
+
+    def command(free: int) -> list[str]:
+        config = folder / "redis.conf"
+        lines = ["bind 127.0.0.1", f"port {port or free}", 'save ""', "appendonly no"]
+        lines += ["daemonize no", f"dir {folder}", f'requirepass "{password}"']
+        config.write_text("\n".join([*lines, ""]))
+        return [program, str(config)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if port is not None:
+            patch.setattr(f"{__name__}.free_port", lambda: port)
+        with _running(command, folder / "redis.log", None) as redis:
+            yield redis
+
+
 def _need(program: str, install: str) -> str:
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:

@@ -25,8 +25,8 @@ LAYERS = {
     3: "relay",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
-    " adapters.replay adapters.systemd adapters.upstream",
-    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.pacing"
+    " adapters.replay adapters.systemd adapters.upload adapters.upstream",
+    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
     " core.pool core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
@@ -37,7 +37,13 @@ BESIDE = {
     "adapters.egress": {"adapters.clock", "adapters.dialling", "adapters.upstream"},
     "adapters.outlet": {"adapters.clock", "adapters.replay"},
     "adapters.rates": {"adapters.logs"},
-    "adapters.upstream": {"adapters.clock", "adapters.diagnosis", "adapters.dialling"},
+    "adapters.upload": {"adapters.clock"},
+    "adapters.upstream": {
+        "adapters.clock",
+        "adapters.diagnosis",
+        "adapters.dialling",
+        "adapters.upload",
+    },
     "core.dialect.__init__": {"core.dialect.base", "core.dialect.chat", "core.dialect.typed"},
     "core.dialect.base": {"core.sse"},
     "core.dialect.chat": {"core.dialect.base", "core.sse"},

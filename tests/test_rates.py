@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from math import floor
 
 import pytest
@@ -19,26 +19,6 @@ from service.adapters.rates import DAY, MINUTE, PAUSE, Rates, wait
 
 CANARY = "hunter2-canary"
 LATER = 0.001
-
-
-@contextmanager
-def redis_server(folder, *, port=None, password=""):
-    """Run a Redis that keeps nothing on disk, on this port or a free one."""
-    pytest.importorskip("redis", reason="redis is not installed: pip install redis")
-    program = real._need("redis-server", "apt-get install redis-server")
-
-    def command(free):
-        config = folder / "redis.conf"
-        lines = ["bind 127.0.0.1", f"port {free}", 'save ""', "appendonly no", "daemonize no"]
-        lines += [f"dir {folder}", f'requirepass "{password}"']
-        config.write_text("\n".join([*lines, ""]))
-        return [program, str(config)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        if port is not None:
-            patch.setattr(real, "free_port", lambda: port)
-        with real._running(command, folder / "redis.log", None) as redis:
-            yield redis
 
 
 def uri(redis, password=""):
@@ -57,7 +37,7 @@ async def rates(request, tmp_path):
     with ExitStack() as stack:
         where = "memory"
         if request.param == "redis":
-            where = uri(stack.enter_context(redis_server(tmp_path)))
+            where = uri(stack.enter_context(real.redis_server(tmp_path)))
         rates = Rates(where)
         yield rates
         await rates.close()
@@ -215,7 +195,7 @@ def test_the_wait_is_exact(last, this, limit, weighing):
 
 async def test_instances_share_a_redis(tmp_path):
     """Two relays spend one budget, and a third one that starts later finds it spent."""
-    with redis_server(tmp_path) as redis:
+    with real.redis_server(tmp_path) as redis:
         one, two = Rates(uri(redis)), Rates(uri(redis))
         assert [await rates.request("alice", 2) for rates in (one, two)] == [None, None]
         assert await one.request("alice", 2) is not None
@@ -235,7 +215,7 @@ async def test_a_redis_that_goes_lets_everybody_in_and_counts_again_when_it_is_b
 ):
     """Killed in between: no request fails, one line says so, one that it is over."""
     with capture_logs() as logs:
-        with redis_server(tmp_path) as redis:
+        with real.redis_server(tmp_path) as redis:
             rates = Rates(uri(redis), clock.now)
             await rates.request("alice", 1)
             await rates.spend("alice", 1, 1)
@@ -248,7 +228,7 @@ async def test_a_redis_that_goes_lets_everybody_in_and_counts_again_when_it_is_b
             clock.advance(PAUSE)
         assert [line["log_level"] for line in logs] == ["warning"]
         assert logs[0]["store"] == f"127.0.0.1:{redis.port}"
-        with redis_server(tmp_path, port=redis.port):
+        with real.redis_server(tmp_path, port=redis.port):
             assert await rates.request("alice", 1) is None
             assert await rates.request("alice", 1) is not None
             await rates.close()
@@ -258,10 +238,10 @@ async def test_a_redis_that_goes_lets_everybody_in_and_counts_again_when_it_is_b
 async def test_a_restarted_redis_is_not_noticed(tmp_path):
     """A connection that went stale is made anew: no request slips through, nothing is logged."""
     with capture_logs() as logs:
-        with redis_server(tmp_path) as redis:
+        with real.redis_server(tmp_path) as redis:
             rates = Rates(uri(redis))
             await rates.request("alice", 1)
-        with redis_server(tmp_path, port=redis.port):
+        with real.redis_server(tmp_path, port=redis.port):
             assert await rates.request("alice", 1) is None
             assert await rates.request("alice", 1) is not None
             await rates.close()
@@ -271,7 +251,7 @@ async def test_a_restarted_redis_is_not_noticed(tmp_path):
 async def test_a_redis_that_hangs_lets_in(tmp_path, monkeypatch):
     """A Redis that takes connections and says nothing is away too."""
     monkeypatch.setattr(module, "ANSWER_WITHIN", 0.1)
-    with redis_server(tmp_path) as redis, ExitStack() as stack, capture_logs() as logs:
+    with real.redis_server(tmp_path) as redis, ExitStack() as stack, capture_logs() as logs:
         os.kill(redis.pid, signal.SIGSTOP)
         stack.callback(os.kill, redis.pid, signal.SIGCONT)
         rates = Rates(uri(redis))
@@ -299,7 +279,7 @@ async def test_a_redis_that_is_away_is_asked_by_one_request_now_and_then(clock):
 
 async def test_a_wrong_password_lets_in_and_is_not_told(tmp_path):
     """The log says what is wrong; neither it nor repr tells the password."""
-    with redis_server(tmp_path, password="right") as redis, capture_logs() as logs:
+    with real.redis_server(tmp_path, password="right") as redis, capture_logs() as logs:
         rates = Rates(uri(redis, CANARY))
         assert await rates.request("alice", 1) is None
         assert CANARY not in repr(rates)

@@ -13,7 +13,15 @@ from fakes import Upstream, reply
 
 SECRET = ("me", "s3cret")
 ANSWER = (200, b"hi")
-PROGRAMS = [real.sing_box, real.tinyproxy, real.microsocks]
+PROGRAMS = [
+    real.sing_box,
+    real.tinyproxy,
+    real.microsocks,
+    real.squid,
+    real.dante,
+    real.shadowsocks,
+    real.proxy_py,
+]
 SPEAKS_HTTP = [real.sing_box, real.tinyproxy]
 SPEAKS_SOCKS = [real.sing_box, real.microsocks]
 
@@ -89,7 +97,7 @@ def test_it_is_stopped(program, tmp_path):
         socket.create_connection(("127.0.0.1", proxy.port))
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", [each for each in PROGRAMS if each is not real.shadowsocks])
 def test_a_taken_port_is_not_mistaken_for_the_program(program, tmp_path, monkeypatch):
     """If the port was taken meanwhile, the next is tried."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -97,6 +105,15 @@ def test_a_taken_port_is_not_mistaken_for_the_program(program, tmp_path, monkeyp
         monkeypatch.setattr(real, "free_port", lambda: ports.pop(0))
         with program(tmp_path) as proxy:
             assert proxy.port != taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_killed_with_its_children(program, tmp_path):
+    """When `kill` returns, nothing of it listens any more."""
+    with program(tmp_path) as proxy:
+        proxy.kill()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", proxy.port))
 
 
 @pytest.mark.parametrize("program", [real.tinyproxy, real.microsocks])

@@ -5,6 +5,7 @@
 No text of a library is handed on: some of them quote the proxy's password.
 """
 
+import asyncio
 import errno
 import os
 import socket
@@ -34,7 +35,7 @@ def explain(error: Exception, proxy: Proxy, origin: str) -> Failure:
         return _dial("upstream_unreachable", f"{origin} {_reason(error)}")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _http_refusal(error.status, proxy, origin)
-    if isinstance(error, aiohttp_socks.ProxyError):
+    if isinstance(error, aiohttp_socks.ProxyError | asyncio.IncompleteReadError):
         return _socks_refusal(error, proxy, origin)
     if isinstance(error, _NO_WAY_TO_PROXY):
         return _dial("proxy_unreachable", f"proxy {proxy.address} {_reason(error)}")
@@ -116,8 +117,13 @@ def _http_refusal(status: int, proxy: Proxy, origin: str) -> Failure:
     return _dial("proxy_refused", text)
 
 
-def _socks_refusal(error: aiohttp_socks.ProxyError, proxy: Proxy, origin: str) -> Failure:
-    code = error.error_code
+def _socks_refusal(
+    error: aiohttp_socks.ProxyError | asyncio.IncompleteReadError, proxy: Proxy, origin: str
+) -> Failure:
+    if isinstance(error, aiohttp_socks.ProxyError):
+        code = error.error_code
+    else:  # sing-box sends half of a SOCKS4 refusal: 0, the code, and no port and address
+        code = error.partial[1] if error.partial[:2] == bytes([0, _SOCKS4_REJECTS]) else None
     if code == _SOCKS5_FORBIDS:
         return _dial("proxy_refused", f"proxy {proxy.address} does not allow {origin}")
     if code == _SOCKS4_REJECTS:
@@ -132,7 +138,7 @@ def _socks_refusal(error: aiohttp_socks.ProxyError, proxy: Proxy, origin: str) -
 
 def _tls(error: Exception) -> ssl.SSLError | None:
     """Return the TLS error itself: aiohttp's have one inside, and are no good by themselves."""
-    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    inner: BaseException | None = getattr(error, "os_error", error)
     if isinstance(error.__cause__, TypeError):  # asyncio stumbles over TLS that fails within TLS
         inner = error.__cause__.__context__
     return inner if isinstance(inner, ssl.SSLError) else None

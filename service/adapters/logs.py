@@ -28,6 +28,7 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     handler = logging.StreamHandler()
+    handler.addFilter(_unquoted)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -35,3 +36,11 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _unquoted(record: logging.LogRecord) -> bool:
+    """Leave out what aiohttp quotes of a request that is no HTTP: it may be a query or a key."""
+    if record.name == "aiohttp.server" and record.exc_info:
+        record.msg = f"{record.getMessage()}: {type(record.exc_info[1]).__name__}"
+        record.args = record.exc_info = None
+    return True

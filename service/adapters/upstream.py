@@ -12,6 +12,8 @@ from yarl import URL
 from service.adapters.clock import Clock, Deadline
 from service.adapters.diagnosis import unauthenticated
 from service.adapters.dialling import native
+from service.adapters.upload import Upload
+from service.core.mask import Mask
 from service.core.proxy import Proxy
 from service.core.routes import Headers
 from service.errors import Failure
@@ -25,14 +27,18 @@ _AT_ONCE = 64 * 1024  # bytes of a request body that are sent without a turn for
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is asked of an upstream; `streams`: the client asked for a stream."""
+    """What is asked of an upstream.
+
+    `streams`: the client asked for a stream; `secret`: what must not come back in the answer.
+    """
 
     method: str
     url: str
     headers: Headers
-    body: bytes | None
+    body: bytes | Upload | None
     streams: bool
     model: str | None = None
+    secret: str = ""
 
     @property
     def origin(self) -> str:
@@ -51,15 +57,21 @@ class Answer:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, proxy: Proxy, where: str, clock: Clock
+        self,
+        response: aiohttp.ClientResponse,
+        proxy: Proxy,
+        where: str,
+        clock: Clock,
+        secret: str = "",
     ) -> None:
+        self._mask = Mask(secret.encode())
         self._response = response
         self._clock = clock
         self._where = where
         self.proxy = proxy
         self.status = response.status
-        self.reason = response.reason
-        self.headers: Headers = list(response.headers.items())
+        self.reason = self._mask.text(response.reason or "")
+        self.headers: Headers = [(k, self._mask.text(v)) for k, v in response.headers.items()]
         self.content_type = response.content_type
         self.length = None if "Content-Encoding" in response.headers else response.content_length
 
@@ -76,7 +88,10 @@ class Answer:
     async def read(self) -> bytes:
         """Return what has come of the body, b"" at its end; raises Failure upstream_cut."""
         try:
-            return await self._response.content.readany()
+            while data := await self._response.content.readany():
+                if told := self._mask.feed(data):
+                    return told
+            return self._mask.rest()
         except (aiohttp.ClientError, OSError, EOFError) as error:
             raise _cut(error, self._where) from None
 
@@ -114,16 +129,18 @@ async def attempt(
             skip_auto_headers=_AUTO_HEADERS,
         )
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
+        if isinstance(order.body, Upload) and order.body.failure is not None:
+            raise order.body.failure from None
         raise _broken(error, where) from None
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
-    return Answer(response, proxy, where, clock)
+    return Answer(response, proxy, where, clock, order.secret)
 
 
-def _payload(body: bytes | None) -> bytes | BytesIO | None:
+def _payload(body: bytes | Upload | None) -> bytes | BytesIO | Upload | None:
     """Return a large body as a file: aiohttp sends files in pieces, and warns of large bytes."""
-    return BytesIO(body) if body is not None and len(body) > _AT_ONCE else body
+    return BytesIO(body) if isinstance(body, bytes) and len(body) > _AT_ONCE else body
 
 
 def _broken(error: Exception, where: str) -> Failure:

@@ -34,6 +34,13 @@ class Grant(NamedTuple):
         served = ", ".join(self.models)
         raise Failure("forbidden", f"your key may not use the model {model!r}: it may use {served}")
 
+    def check_unseen(self) -> None:
+        """Raise Failure forbidden if a body that nobody looks into might name another model."""
+        if "*" not in self.models:
+            served = ", ".join(self.models)
+            text = f"your key may use the models {served} only, and this body does not show its own"
+            raise Failure("forbidden", text)
+
 
 class Caller(NamedTuple):
     """An authenticated client; `key_header` is the header that carried the relay's key."""
