@@ -18,6 +18,8 @@ from service.gateway import Gateway
 from service.relay import Stream
 
 _NEVER: Final = float("inf")
+_UNSENT: Final = 16 * 1024
+"""Bytes that wait for the kernel before a write has to; aiohttp looks once in 64 KiB."""
 _HEARD_WITHIN: Final = 0.2
 """Seconds; with 0.05 a busy machine's Chromium lost 1 of 40, with 0.2 none."""
 
@@ -81,6 +83,8 @@ async def serve(
     outcome: Outcome = "left"  # until the client has it all
     failure: Failure | None = None
     try:
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(_UNSENT)
         await response.prepare(request)
         request[NOTE]["status"] = response.status
         ending = await outlet.run(response)

@@ -28,6 +28,8 @@ try:
 except ImportError:  # where the package does not ask for it
     uvloop = None
 
+pytest.register_assert_rewrite("client_cases", "client_scene", "client", "node")
+
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 LOOPS: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}

@@ -17,6 +17,9 @@ need squid command -v squid
 need dante-server command -v danted
 need shadowsocks-libev command -v ss-server
 need redis-server command -v redis-server
+need chromium command -v chromium
+need curl command -v curl
+need redis-server command -v redis-server
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ -e tests/clients/package.json ]; then
     need npm command -v npm

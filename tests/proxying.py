@@ -14,7 +14,7 @@ from clock import FakeClock
 from conftest import Authority
 from fakes import HttpProxy, Request, Script, SocksProxy, Upstream, Wire, chat, reply, sse
 from fakes.tunnel import Proxy
-from relaying import Event, Relay, events, relaying
+from relaying import Event, Relay, events, relaying, until
 
 KINDS = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 DIRECT = "direct"
@@ -165,3 +165,16 @@ async def last_event(relay: Relay) -> Event:
                 break
     assert last is not None
     return last
+
+
+def idle(relay: Relay) -> int:
+    """Return how many connections are kept for the next request."""
+    (lane,) = relay.gateway._lanes.values()
+    connectors = [session.connector for session in lane._sessions.values()]
+    kept = [pair for each in connectors for pairs in each._conns.values() for pair in pairs]
+    return sum(protocol.is_connected() for protocol, _ in kept)
+
+
+async def rested(relay: Relay, count: int = 1) -> None:
+    """Wait until so many connections are kept: a client may be done before the relay is."""
+    await until(lambda: idle(relay) == count)

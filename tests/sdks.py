@@ -97,24 +97,28 @@ class InThread:
         await asyncio.to_thread(self._generator.close)
 
 
+SLOW = 600
+"""Seconds for everything; the SDKs give a connection 5, which a busy machine may pass."""
+
+
 def openai_client(url: str, retries: int = 0) -> openai.OpenAI:
     """Return a client of which only the base URL is changed."""
-    return openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries)
+    return openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries, timeout=SLOW)
 
 
 def async_openai_client(url: str, retries: int = 0) -> openai.AsyncOpenAI:
     """Return a client of which only the base URL is changed."""
-    return openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries)
+    return openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries, timeout=SLOW)
 
 
 def anthropic_client(url: str, retries: int = 0) -> anthropic.Anthropic:
     """Return a client of which only the base URL is changed; /v1 is not a part of it."""
-    return anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=retries)
+    return anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=retries, timeout=SLOW)
 
 
 def async_anthropic_client(url: str, retries: int = 0) -> anthropic.AsyncAnthropic:
     """Return a client of which only the base URL is changed; /v1 is not a part of it."""
-    return anthropic.AsyncAnthropic(api_key=KEY, base_url=url, max_retries=retries)
+    return anthropic.AsyncAnthropic(api_key=KEY, base_url=url, max_retries=retries, timeout=SLOW)
 
 
 def langchain(url: str, retries: int = 0, **more: Any) -> ChatOpenAI:

@@ -156,7 +156,7 @@ def test_broken_file(name, folder, capsys):
 BROKEN_ENVIRONMENT = {
     "unknown": ({"PROT": CANARY}, "PROT (", "did you mean TELEPRINTER_PORT?"),
     "unlike any": ({"XYZ": CANARY}, "XYZ (", "one of TELEPRINTER_UPSTREAM_URL"),
-    "store": ({"STORE": "memory"}, "STORE (", "unknown variable"),
+    "keep": ({"KEEP": "15"}, "KEEP (", "unknown variable"),
     "port": ({"PORT": "http"}, 'PORT = "http" (', "from 1 to 65535"),
     "port float": ({"PORT": "8080.0"}, 'PORT = "8080.0" (', "from 1 to 65535"),
     "port range": ({"PORT": "-1"}, "PORT = -1 (", "from 1 to 65535"),

@@ -28,6 +28,7 @@ from proxying import (
     proxy_of,
     refused,
     relay_to,
+    rested,
     scene,
     stream,
     upstream_of,
@@ -67,11 +68,12 @@ async def test_answers_to_connect(words, pieces, ca):
     async with (
         upstream_of("https", ca, STREAM) as upstream,
         Wordy(pieces=pieces) as proxy,
-        relay_to(upstream.url, ca, proxy.url) as relay,
+        relay_to(upstream.url, ca, proxy.url, clock=FakeClock()) as relay,
     ):
         proxy.words = words
         for _ in range(2):
             assert await stream(relay) == ALL
+            await rested(relay)
         assert proxy.connects == 1
 
 

@@ -19,10 +19,11 @@ from proxying import (
     begin,
     either,
     last_event,
+    rested,
     scene,
     stream,
 )
-from relaying import read_events, until
+from relaying import read_events
 
 pytestmark = pytest.mark.both_loops
 
@@ -31,14 +32,18 @@ pytestmark = pytest.mark.both_loops
 @pytest.mark.parametrize("kind", KINDS)
 async def test_ten_requests_one_tunnel(kind, scheme, ca):
     """Streams, chats and plain answers one after the other go through one connection."""
-    async with scene(kind, scheme, ca, either, auth=LOGIN) as (upstream, proxy, relay):
+    clock = FakeClock()  # on which the moment that an end may take does not pass
+    async with scene(kind, scheme, ca, either, auth=LOGIN, clock=clock) as (upstream, proxy, relay):
         for _ in range(4):
             assert await stream(relay) == ALL
+            await rested(relay)
         for _ in range(3):
             async with relay.get("/chat", question="Hi") as response:
                 assert (await read_events(response))[-1].name == "done"
+            await rested(relay)
         for _ in range(3):
             assert await ask(relay) == (200, BODY)
+            await rested(relay)
         assert len(upstream.requests) == 10
         assert (proxy.connections, upstream.connections) == (1, 1)
         absolute = kind.startswith("http") and scheme == "http"
@@ -48,13 +53,14 @@ async def test_ten_requests_one_tunnel(kind, scheme, ca):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_streams_at_the_same_time_have_tunnels_of_their_own(kind, ca):
     """Three at once are three connections, which the next three use again."""
-    async with scene(kind, "https", ca) as (upstream, proxy, relay):
+    async with scene(kind, "https", ca, clock=FakeClock()) as (upstream, proxy, relay):
         for _ in range(2):
             asking = [asyncio.create_task(stream(relay)) for _ in range(3)]
             wires = [await begin(upstream, ALL) for _ in asking]
             for wire in wires:
                 await wire.end()
             assert await asyncio.gather(*asking) == [ALL] * 3
+            await rested(relay, 3)
         assert (proxy.connections, upstream.connections) == (3, 3)
 
 
@@ -116,9 +122,9 @@ async def test_a_tunnel_that_was_closed_while_idle_is_not_used_again(kind, ca):
     """The proxy closed it meanwhile: the next request is not lost."""
     async with scene(kind, "https", ca, PLAIN) as (_, proxy, relay):
         assert await ask(relay) == (200, BODY)
-        assert idle(relay) == 1
+        await rested(relay)
         proxy.reset_connections()
-        await until(lambda: idle(relay) == 0)
+        await rested(relay, 0)
         assert await ask(relay) == (200, BODY)
         assert proxy.connections == 2
 
@@ -133,11 +139,3 @@ async def test_a_chat_that_ends_in_an_error_gives_its_tunnel_up(kind, ca):
         assert (await asking).data["code"] == "upstream_cut"
         assert await ask_by_hand(relay, upstream) == BODY
         assert proxy.connections == 2
-
-
-def idle(relay):
-    """Return how many connections are kept for the next request."""
-    (lane,) = relay.gateway._lanes.values()
-    connectors = [session.connector for session in lane._sessions.values()]
-    kept = [pair for each in connectors for pairs in each._conns.values() for pair in pairs]
-    return sum(protocol.is_connected() for protocol, _ in kept)

@@ -20,6 +20,8 @@ from service.errors import Failure, Whose
 
 # The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
+_READ_AHEAD = 16 * 1024
+"""Bytes of an answer that may wait unread; from twice as many on, aiohttp pauses the socket."""
 _HEADER_LIMIT = 64 * 1024  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
 
 
@@ -112,6 +114,7 @@ class Lane:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=_NO_TIMEOUT,
                 trust_env=False,
+                read_bufsize=_READ_AHEAD,
                 max_line_size=_HEADER_LIMIT,
                 max_field_size=_HEADER_LIMIT,
             )

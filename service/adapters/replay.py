@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from service.core.events import Ending, Frame
 
-WINDOW = 64 * 1024
-"""Bytes that wait for a slow reader before the upstream is paused, as in asyncio's transports."""
+WINDOW = 16 * 1024
+"""Bytes that wait for a slow reader before the upstream is paused; with what the outlet, the
+transport and the upstream's reader hold, a client that does not read costs 256 KiB at most."""
 
 
 class Replay:

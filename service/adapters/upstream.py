@@ -1,6 +1,7 @@
 """One attempt over one session; the client library's exceptions end here, as Failures."""
 
 import asyncio
+import socket
 from io import BytesIO
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,8 @@ _LINGER = (
     0.1  # seconds for the rest of a body whose end was announced, so that its connection lives
 )
 _EXCERPT = 64 * 1024  # bytes of a refusal that are read for its message
+_PIECE = 16 * 1024  # bytes of an answer that are read at once
+_RECEIVE = 32 * 1024  # bytes of a stream that the kernel holds, which the loop reads all at once
 _AT_ONCE = 64 * 1024  # bytes of a request body that are sent without a turn for other streams
 
 
@@ -88,7 +91,7 @@ class Answer:
     async def read(self) -> bytes:
         """Return what has come of the body, b"" at its end; raises Failure upstream_cut."""
         try:
-            while data := await self._response.content.readany():
+            while data := await self._response.content.read(_PIECE):
                 if told := self._mask.feed(data):
                     return told
             return self._mask.rest()
@@ -135,7 +138,17 @@ async def attempt(
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
+    if order.streams:
+        _narrow(response)
     return Answer(response, proxy, where, clock, order.secret)
+
+
+def _narrow(response: aiohttp.ClientResponse) -> None:
+    """Let a stream that nobody reads wait with the upstream, and not in our kernel."""
+    transport = response.connection.transport if response.connection is not None else None
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE)
 
 
 def _payload(body: bytes | Upload | None) -> bytes | BytesIO | Upload | None:

@@ -13,7 +13,8 @@ Anthropic's "Streaming messages". Vendors bend these forms, so that a frame of a
 is read as far as it makes sense and never refused.
 """
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +25,10 @@ from service.errors import Failure
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises on bytes that are no JSON, or too deep for it."""
 NO_WORDS = "an error, without a word about it"
+
+
+_TAIL: Final = 16 * 1024
+_raw_decode: Final = json.JSONDecoder().raw_decode
 
 
 class Dialect:
@@ -62,11 +67,28 @@ class Dialect:
 
 
 class Plain(Dialect):
-    """A body that is no event stream: its pieces are handed on as they come."""
+    """A body that is no event stream: its pieces are handed on as they come.
 
-    def read(self, frame: bytes) -> Event:  # noqa: ARG002
+    All APIs tell the usage near the end of their JSON; so much of it is kept as to find it there.
+    """
+
+    _tail = b""
+
+    def read(self, frame: bytes) -> Event:
         """Any piece is content."""
+        self._tail = (self._tail + frame)[-_TAIL:]
         return OPAQUE
+
+    @property
+    def usage(self) -> Any:
+        """The object called usage that is the last in the body, None if there is none."""
+        _, name, rest = self._tail.rpartition(b'"usage"')
+        _, colon, value = rest.partition(b":")
+        try:
+            found, _ = _raw_decode(value.decode(errors="replace").lstrip()) if colon else (None, 0)
+        except (ValueError, RecursionError):
+            return None
+        return found if name and isinstance(found, dict) else None
 
 
 def text_of(value: Any) -> str | None:

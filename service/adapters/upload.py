@@ -1,0 +1,92 @@
+"""The body of a client's request: bounded in bytes, and in the time that the client takes for it.
+
+read       all of it, for what has to be looked into and may be sent again
+async for  piece by piece, for what goes upstream once; nothing of it is kept
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from service.adapters.clock import Clock, Deadline
+from service.errors import Failure
+
+Hook = Callable[[], object]
+
+
+class Upload:
+    """A request's body on its way, to be read once.
+
+    `read`: returns the next bytes, b"" at the end; `size`: as announced, None = unknown;
+    `most`: bytes; `seconds`: how long the client may keep the relay waiting, 0 = for ever.
+    Reading it raises Failure too_large, request_timeout; `failure` keeps it, for who wraps
+    exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[bytes]],
+        clock: Clock,
+        *,
+        size: int | None,
+        most: int,
+        seconds: float,
+    ) -> None:
+        self.size = size
+        self.failure: Failure | None = None
+        self.on_wait: Hook = _nothing
+        self.on_piece: Hook = _nothing
+        self._read = read
+        self._clock = clock
+        self._most = most
+        self._seconds = seconds
+        self._waited = 0.0
+        self._bytes = 0
+        if size is not None and size > most:
+            raise self._fail("too_large")
+
+    async def read(self) -> bytes:
+        """Return all of it."""
+        return b"".join([piece async for piece in self])
+
+    def __aiter__(self) -> Self:
+        """Begin; what was sent is gone, so that nobody can begin again."""
+        if self._bytes:
+            raise self._fail("upstream_cut")
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.on_wait()
+        data = await self._next()
+        self.on_piece()
+        if not data:
+            raise StopAsyncIteration
+        self._bytes += len(data)
+        if self._bytes > self._most:
+            raise self._fail("too_large")
+        return data
+
+    async def _next(self) -> bytes:
+        """Return the next piece; only the time that the client takes for it counts."""
+        began = self._clock.now()
+        left = max(self._seconds - self._waited, 0.001) if self._seconds else 0
+        try:
+            async with Deadline(self._clock, left):
+                return await self._read()
+        except TimeoutError:
+            raise self._fail("request_timeout") from None
+        finally:
+            self._waited += self._clock.now() - began
+
+    def _fail(self, code: str) -> Failure:
+        texts = {
+            "too_large": "the request's body is larger than this relay takes (limits.body)",
+            "request_timeout": "the request's body did not arrive within"
+            f" {self._seconds:g} s (limits.body_timeout)",
+            "upstream_cut": "the connection to the upstream broke off in the middle of the request",
+        }
+        self.failure = Failure(code, texts[code])
+        return self.failure
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,43 @@
+"""Keep a secret out of bytes that come in pieces."""
+
+from typing import Final
+
+_STAND_IN: Final = b"*"
+
+
+class Mask:
+    """Puts stars in the place of a secret, as many as it had bytes, so that no length changes.
+
+    A piece is held back only while its end may be the secret's beginning. An empty secret hides
+    nothing.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._stars = _STAND_IN * len(secret)
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be told by now."""
+        if not self._secret:
+            return data
+        data = (self._held + data).replace(self._secret, self._stars)
+        held = self._begun(data)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held]
+
+    def rest(self) -> bytes:
+        """Return what was held back, when nothing follows."""
+        rest, self._held = self._held, b""
+        return rest
+
+    def text(self, text: str) -> str:
+        """Return a whole text without the secret."""
+        return text.replace(self._secret.decode(), self._stars.decode()) if self._secret else text
+
+    def _begun(self, data: bytes) -> int:
+        """Return how many bytes at the end may begin the secret."""
+        if data[-1:] not in self._secret:
+            return 0
+        most = min(len(self._secret) - 1, len(data))
+        return next((n for n in range(most, 0, -1) if data.endswith(self._secret[:n])), 0)

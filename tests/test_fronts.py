@@ -1,0 +1,56 @@
+"""Front proxies: whom the log names as the client, when one asks for another."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from fakes import Upstream, reply
+from line import exchange
+from relaying import relaying
+from service.core.fronts import Fronts
+
+NETWORKS = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("", "127.0.0.1"),
+        ("203.0.113.9", "203.0.113.9"),
+        ("6.6.6.6, 203.0.113.9", "203.0.113.9"),  # what the client wrote itself is not believed
+        ("203.0.113.9, 10.1.2.3", "203.0.113.9"),
+        ("10.1.1.1, 10.1.2.3", "10.1.1.1"),
+        ("2001:db8::1, fd00::7", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("203.0.113.9, nonsense", "127.0.0.1"),
+        ("unknown", "127.0.0.1"),
+    ],
+)
+async def test_the_log_names_the_client(forwarded, client):
+    """It is the first address from the right that is no trusted proxy."""
+    assert Fronts(NETWORKS).client("127.0.0.1", forwarded) == client
+    pairs = [("X-Forwarded-For", forwarded)] if forwarded else []
+    assert await logged(f"[server]\ntrusted_proxies = {NETWORKS}\n", *pairs) == client
+
+
+async def test_several_headers_are_one_list():
+    """Proxies may add a header of their own in the place of a comma."""
+    pairs = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "203.0.113.9, 10.1.2.3")]
+    assert await logged(f"[server]\ntrusted_proxies = {NETWORKS}\n", *pairs) == "203.0.113.9"
+
+
+@pytest.mark.parametrize("networks", [[], ["10.0.0.0/8"]])
+async def test_a_peer_that_is_not_trusted_is_not_believed(networks):
+    """Its own address stands in the log."""
+    toml = f"[server]\ntrusted_proxies = {networks}\n"
+    assert await logged(toml, ("X-Forwarded-For", "203.0.113.9")) == "127.0.0.1"
+
+
+async def logged(toml, *pairs):
+    """Return the client in the line of a request with these headers; upstream they do not go."""
+    with capture_logs() as logs:
+        async with Upstream(reply(200, "{}")) as upstream:
+            async with relaying(upstream.url, toml=toml) as relay:
+                await exchange(relay.port, "GET", "/v1/models", *pairs)
+    assert upstream.requests[0].get_all("x-forwarded-for") == []
+    [line] = [entry for entry in logs if entry["event"] == "request"]
+    return line["client"]
