@@ -21,7 +21,7 @@ run: $(VENV)/.run  ## start the relay on 127.0.0.1:8080 (ARGS="--port 9000")
 	@$(BIN)/teleprinter serve $(ARGS)
 
 test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py -k bom")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-deps:  ## install the system's programs that the tests run (root on Debian)
 	@PYTHON="$(PYTHON)" sh tests/deps.sh
