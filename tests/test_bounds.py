@@ -5,7 +5,7 @@ Uploads   a body that is not JSON goes upstream as it comes; nobody holds it
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -243,7 +243,8 @@ async def test_headers_that_do_not_arrive_end_the_connection(monkeypatch):
 
         dripping = asyncio.create_task(drip())
         async with asyncio.timeout(10):
-            assert b"200 OK" not in await line._reader.read()
+            with suppress(ConnectionError):  # FIN, or RST for a byte that came after it
+                assert b"200 OK" not in await line._reader.read()
         dripping.cancel()
         with pytest.raises((asyncio.CancelledError, ConnectionError)):
             await dripping
@@ -309,7 +310,7 @@ async def test_the_soft_limit_of_descriptors_is_raised(tmp_path):
         toml = f'[[upstream]]\nname = "u"\nurl = "{upstream.url}/v1"\n'
         many = ("prlimit", "--nofile=64:4000")
         async with serving(tmp_path, toml, prefix=many) as relay:
-            limits = Path(f"/proc/{relay.process.pid}/limits").read_text()
+            limits = Path(f"/proc/{relay.process.pid}/limits").read_text()  # noqa: ASYNC240  no disk
             row = next(line for line in limits.splitlines() if line.startswith("Max open files"))
             assert row.split()[3:5] == ["4000", "4000"]
             assert "descriptors" not in relay.text

@@ -72,33 +72,36 @@ async def test_no_secret_and_no_word_in_any_output(tmp_path):
     key = ("Authorization", f"Bearer {KEYS['caller']}")
     own = ("x-api-key", KEYS["own"])
     down = []
-    async with Upstream(script) as upstream, HttpProxy(auth=auth) as proxy:
-        async with serving(tmp_path, toml(upstream, proxy)) as relay:
-            target = f"{PATH}?q={WORDS['query']}"
-            for pairs, path in (
-                ([key], target),
-                ([key, own], f"{target}&cut"),
-                ([key], f"{target}&fail"),
-                ([("x-api-key", KEYS["wrong"])], target),
-                ([key], f"/chat?question={WORDS['prompt']}&pace={WORDS['query']}"),
-                ([key], "/chat"),
-            ):
-                answer = await exchange(relay.port, "POST", path, JSON, *pairs, body=body)
-                down.append(str(answer))
-            query = f"question={WORDS['prompt']}&pace={WORDS['query']}"
-            await exchange(relay.port, "GET", f"/chat?{query}", key)
-            async with dial(relay.port) as line:  # one that leaves
-                await line.send("POST", f"{target}&open", JSON, key, body=body)
-                await line.until(WORDS["answer"].encode())
-            await exchange(relay.port, "GET", f"/x?{WORDS['query'] * 9000}", key)
-            async with dial(relay.port) as line:
-                await line.write(f"GET / HTTP/1.1\r\nHost : {KEYS['own']}\r\n\r\n".encode())
-                await line._reader.read()
-            down.append(str(await exchange(relay.port, "GET", "/metrics")))
-            event = "the new settings are not used"
-            await relay.reload(toml(upstream, proxy) + "bad = 1\n", event=event)
-            relay.signal(signal.SIGTERM)
-            await relay.code()
+    async with (
+        Upstream(script) as upstream,
+        HttpProxy(auth=auth) as proxy,
+        serving(tmp_path, toml(upstream, proxy)) as relay,
+    ):
+        target = f"{PATH}?q={WORDS['query']}"
+        for pairs, path in (
+            ([key], target),
+            ([key, own], f"{target}&cut"),
+            ([key], f"{target}&fail"),
+            ([("x-api-key", KEYS["wrong"])], target),
+            ([key], f"/chat?question={WORDS['prompt']}&pace={WORDS['query']}"),
+            ([key], "/chat"),
+        ):
+            answer = await exchange(relay.port, "POST", path, JSON, *pairs, body=body)
+            down.append(str(answer))
+        query = f"question={WORDS['prompt']}&pace={WORDS['query']}"
+        await exchange(relay.port, "GET", f"/chat?{query}", key)
+        async with dial(relay.port) as line:  # one that leaves
+            await line.send("POST", f"{target}&open", JSON, key, body=body)
+            await line.until(WORDS["answer"].encode())
+        await exchange(relay.port, "GET", f"/x?{WORDS['query'] * 9000}", key)
+        async with dial(relay.port) as line:
+            await line.write(f"GET / HTTP/1.1\r\nHost : {KEYS['own']}\r\n\r\n".encode())
+            await line._reader.read()
+        down.append(str(await exchange(relay.port, "GET", "/metrics")))
+        event = "the new settings are not used"
+        await relay.reload(toml(upstream, proxy) + "bad = 1\n", event=event)
+        relay.signal(signal.SIGTERM)
+        await relay.code()
     assert {"ok", "cut", "refused", "left"} <= {record.get("outcome") for record in relay.records()}
     assert [each for each in (KEYS | WORDS).values() if each in relay.text] == []
     text = "\n".join(down)

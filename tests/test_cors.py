@@ -53,9 +53,11 @@ async def test_a_stream_may_be_read(path):
 
 async def test_a_plain_answer_may_be_read():
     """The upstream's own CORS headers stay away."""
-    async with Upstream(reply(200, "{}", ("Access-Control-Allow-Origin", "*"))) as upstream:
-        async with relaying(upstream.url, toml=TOML) as relay:
-            answer = await exchange(relay.port, "GET", "/v1/models", ORIGIN, KEY)
+    async with (
+        Upstream(reply(200, "{}", ("Access-Control-Allow-Origin", "*"))) as upstream,
+        relaying(upstream.url, toml=TOML) as relay,
+    ):
+        answer = await exchange(relay.port, "GET", "/v1/models", ORIGIN, KEY)
     shared(answer)
 
 
@@ -83,7 +85,9 @@ async def test_pages_of_other_origins_are_403(origin, method):
 
 async def test_without_an_origin_nothing_is_said():
     """Programs see no CORS headers."""
-    async with Upstream(reply(200, "{}")) as upstream:
-        async with relaying(upstream.url, toml=TOML) as relay:
-            answer = await exchange(relay.port, "GET", "/v1/models", KEY)
+    async with (
+        Upstream(reply(200, "{}")) as upstream,
+        relaying(upstream.url, toml=TOML) as relay,
+    ):
+        answer = await exchange(relay.port, "GET", "/v1/models", KEY)
     assert not [name for name in answer.names() if name.startswith("access-control")]

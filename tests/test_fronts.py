@@ -48,9 +48,11 @@ async def test_a_peer_that_is_not_trusted_is_not_believed(networks):
 async def logged(toml, *pairs):
     """Return the client in the line of a request with these headers; upstream they do not go."""
     with capture_logs() as logs:
-        async with Upstream(reply(200, "{}")) as upstream:
-            async with relaying(upstream.url, toml=toml) as relay:
-                await exchange(relay.port, "GET", "/v1/models", *pairs)
+        async with (
+            Upstream(reply(200, "{}")) as upstream,
+            relaying(upstream.url, toml=toml) as relay,
+        ):
+            await exchange(relay.port, "GET", "/v1/models", *pairs)
     assert upstream.requests[0].get_all("x-forwarded-for") == []
     [line] = [entry for entry in logs if entry["event"] == "request"]
     return line["client"]

@@ -66,14 +66,16 @@ async def ask(relay, path=PATH, *pairs, key=KEY, **body):
 @pytest.mark.parametrize("header", HEADERS)
 async def test_every_form_of_a_key_opens_by_every_header(form, header):
     """And does not go upstream in any of them; a wrong one is 401."""
-    async with Upstream(MODELS) as upstream:
-        async with relaying(upstream.url, toml=keys(*FORMS[form])) as relay:
-            right = HEADERS[header]
-            assert (await exchange(relay.port, "GET", "/v1/models", right)).status == 200
-            wrong = (right[0], right[1] + "x")
-            answer = await exchange(relay.port, "GET", "/v1/models", wrong)
-            assert (answer.status, answer.error["code"]) == (401, "unauthorized")
-            assert KEY not in answer.body.decode()
+    async with (
+        Upstream(MODELS) as upstream,
+        relaying(upstream.url, toml=keys(*FORMS[form])) as relay,
+    ):
+        right = HEADERS[header]
+        assert (await exchange(relay.port, "GET", "/v1/models", right)).status == 200
+        wrong = (right[0], right[1] + "x")
+        answer = await exchange(relay.port, "GET", "/v1/models", wrong)
+        assert (answer.status, answer.error["code"]) == (401, "unauthorized")
+        assert KEY not in answer.body.decode()
     [request] = upstream.requests
     assert KEY not in str(request.headers)
 
@@ -155,13 +157,15 @@ async def test_a_key_may_use_its_models_only(path):
 async def test_requests_a_minute_are_bounded(path):
     """One more is 429 `rate_limited` with Retry-After; other callers are let in."""
     toml = keys({"name": "a", "key": KEY, "requests_per_minute": 2}, "b:other")
-    async with Upstream(sse(*chat(["Hi"]))) as upstream:
-        async with relaying(upstream.url, toml=toml) as relay:
-            assert [(await ask(relay, path)).status for _ in range(3)] == [200, 200, 429]
-            answer = await ask(relay, path)
-            assert answer.error["code"] == "rate_limited"
-            assert 1 <= int(answer.get("retry-after")) <= 120
-            assert (await ask(relay, path, key="other")).status == 200
+    async with (
+        Upstream(sse(*chat(["Hi"]))) as upstream,
+        relaying(upstream.url, toml=toml) as relay,
+    ):
+        assert [(await ask(relay, path)).status for _ in range(3)] == [200, 200, 429]
+        answer = await ask(relay, path)
+        assert answer.error["code"] == "rate_limited"
+        assert 1 <= int(answer.get("retry-after")) <= 120
+        assert (await ask(relay, path, key="other")).status == 200
     assert len(upstream.requests) == 3
 
 
@@ -171,13 +175,15 @@ async def test_requests_a_minute_are_bounded(path):
 @pytest.mark.parametrize("path", [PATH, "/chat"])
 async def test_tokens_a_day_are_bounded_by_the_upstreams_usage(path):
     """A stream may go beyond the budget; then nothing starts until the day is over."""
-    async with Upstream(sse(*chat(["Hi"], usage=USAGE))) as upstream:
-        async with relaying(upstream.url, toml=granting(tokens_per_day=80)) as relay:
-            assert (await ask(relay, path)).status == 200
-            await spent(relay, 42)
-            assert (await ask(relay, path)).status == 200
-            await spent(relay, 84)
-            answer = await ask(relay, path)
+    async with (
+        Upstream(sse(*chat(["Hi"], usage=USAGE))) as upstream,
+        relaying(upstream.url, toml=granting(tokens_per_day=80)) as relay,
+    ):
+        assert (await ask(relay, path)).status == 200
+        await spent(relay, 42)
+        assert (await ask(relay, path)).status == 200
+        await spent(relay, 84)
+        answer = await ask(relay, path)
     assert (answer.status, answer.error["code"]) == (429, "rate_limited")
     assert "tokens" in answer.error["message"]
     assert 80_000 < int(answer.get("retry-after")) <= 86_401
@@ -195,20 +201,24 @@ async def spent(relay, tokens):
 async def test_a_plain_answer_counts_too():
     """Its usage stands in its JSON."""
     body = json.dumps({"choices": [], "usage": USAGE})
-    async with Upstream(reply(200, body, content_type="application/json")) as upstream:
-        async with relaying(upstream.url, toml=granting(tokens_per_day=40)) as relay:
-            assert (await ask(relay, stream=False)).status == 200
-            await spent(relay, 42)
-            assert (await ask(relay, stream=False)).status == 429
+    async with (
+        Upstream(reply(200, body, content_type="application/json")) as upstream,
+        relaying(upstream.url, toml=granting(tokens_per_day=40)) as relay,
+    ):
+        assert (await ask(relay, stream=False)).status == 200
+        await spent(relay, 42)
+        assert (await ask(relay, stream=False)).status == 429
 
 
 async def test_a_budget_asks_for_the_usage_and_hides_what_it_asked_for():
     """The request gets include_usage, nothing else of it changes; the chunk is not shown."""
     frames = chat(["Hi"], usage=USAGE)
-    async with Upstream(sse(*frames)) as upstream:
-        async with relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay:
-            answer = await ask(relay, temperature=0.5, stream_options={"x": 1})
-            await spent(relay, 42)
+    async with (
+        Upstream(sse(*frames)) as upstream,
+        relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay,
+    ):
+        answer = await ask(relay, temperature=0.5, stream_options={"x": 1})
+        await spent(relay, 42)
     sent = json.loads(upstream.requests[0].body)
     assert sent["stream_options"] == {"x": 1, "include_usage": True}
     assert sent["temperature"] == 0.5
@@ -218,28 +228,34 @@ async def test_a_budget_asks_for_the_usage_and_hides_what_it_asked_for():
 async def test_a_client_that_asked_for_the_usage_gets_it():
     """Its request and its answer are as it would be without a budget."""
     frames = chat(["Hi"], usage=USAGE)
-    async with Upstream(sse(*frames)) as upstream:
-        async with relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay:
-            answer = await ask(relay, stream_options={"include_usage": True})
+    async with (
+        Upstream(sse(*frames)) as upstream,
+        relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay,
+    ):
+        answer = await ask(relay, stream_options={"include_usage": True})
     assert answer.body == b"".join(frames)
 
 
 async def test_chat_tells_the_usage_in_done():
     """The relay asks for it where there is a budget."""
-    async with Upstream(sse(*chat(["Hi"], usage=USAGE))) as upstream:
-        async with relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay:
-            shown = {"Teleprinter-Key": KEY}
-            async with relay.get("/chat", headers=shown, question="Hi") as response:
-                done = (await read_events(response))[-1]
+    async with (
+        Upstream(sse(*chat(["Hi"], usage=USAGE))) as upstream,
+        relaying(upstream.url, toml=granting(tokens_per_day=1000)) as relay,
+    ):
+        shown = {"Teleprinter-Key": KEY}
+        async with relay.get("/chat", headers=shown, question="Hi") as response:
+            done = (await read_events(response))[-1]
     assert json.loads(upstream.requests[0].body)["stream_options"] == {"include_usage": True}
     assert done.data["usage"] == USAGE
 
 
 async def test_without_a_budget_nothing_is_asked_for():
     """The body goes as it came."""
-    async with Upstream(sse(*chat(["Hi"]))) as upstream:
-        async with relaying(upstream.url, toml=granting()) as relay:
-            await ask(relay)
+    async with (
+        Upstream(sse(*chat(["Hi"]))) as upstream,
+        relaying(upstream.url, toml=granting()) as relay,
+    ):
+        await ask(relay)
     assert "stream_options" not in json.loads(upstream.requests[0].body)
 
 

@@ -20,11 +20,13 @@ KEY = ("Teleprinter-Key", "ka")
 
 async def line_of(tmp_path, script, path=PATH, *, body=ASK, key=KEY):
     """Return the one line of a request, from a real process off a terminal."""
-    async with Upstream(script) as upstream:
-        async with serving(tmp_path, KEYS + upstream_toml(upstream)) as relay:
-            answer = await exchange(relay.port, "POST", path, JSON, key, body=body)
-            [record] = await relay.until(relay.records)
-            assert record["id"] == answer.get("teleprinter-request-id")
+    async with (
+        Upstream(script) as upstream,
+        serving(tmp_path, KEYS + upstream_toml(upstream)) as relay,
+    ):
+        answer = await exchange(relay.port, "POST", path, JSON, key, body=body)
+        [record] = await relay.until(relay.records)
+        assert record["id"] == answer.get("teleprinter-request-id")
     return record
 
 
@@ -67,18 +69,20 @@ async def test_a_refused_request_has_its_line(tmp_path):
 
 async def test_a_client_that_left_has_its_line(tmp_path):
     """All fields, the outcome `left`."""
-    async with Upstream() as upstream:
-        async with serving(tmp_path, upstream_toml(upstream)) as relay:
-            async with dial(relay.port) as line:
-                await line.send("POST", PATH, JSON, body=ASK)
-                _, wire = await upstream.next()
-                await wire.head(content_type="text/event-stream")
-                await wire.chunk(HELLO)
-                await line.until(b"Hi")
-            await gone(wire)
-            [record] = await relay.until(relay.records)
-            relay.signal(signal.SIGTERM)
-            await relay.code()
+    async with (
+        Upstream() as upstream,
+        serving(tmp_path, upstream_toml(upstream)) as relay,
+    ):
+        async with dial(relay.port) as line:
+            await line.send("POST", PATH, JSON, body=ASK)
+            _, wire = await upstream.next()
+            await wire.head(content_type="text/event-stream")
+            await wire.chunk(HELLO)
+            await line.until(b"Hi")
+        await gone(wire)
+        [record] = await relay.until(relay.records)
+        relay.signal(signal.SIGTERM)
+        await relay.code()
     assert set(record) == FIELDS
     assert (record["outcome"], record["status"], record["events"]) == ("left", 200, 1)
 
@@ -106,9 +110,11 @@ async def test_the_trace_goes_through(tmp_path):
     """W3C traceparent and tracestate reach the upstream as the client sent them."""
     pairs = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
     pairs += [("tracestate", "a=b")]
-    async with Upstream(sse(*chat(["Hi"]))) as upstream:
-        async with serving(tmp_path, upstream_toml(upstream)) as relay:
-            for path in (PATH, "/chat"):
-                await exchange(relay.port, "POST", path, JSON, *pairs, body=ASK)
+    async with (
+        Upstream(sse(*chat(["Hi"]))) as upstream,
+        serving(tmp_path, upstream_toml(upstream)) as relay,
+    ):
+        for path in (PATH, "/chat"):
+            await exchange(relay.port, "POST", path, JSON, *pairs, body=ASK)
     for request in upstream.requests:
         assert [(name, request.get_all(name)[0]) for name, _ in pairs] == pairs

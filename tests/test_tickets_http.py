@@ -58,13 +58,15 @@ async def test_a_used_ticket_starts_no_second_stream():
 async def test_a_ticket_is_good_for_a_minute(clock):
     """59 s later it opens, 60 s later it does not."""
     toml = TOML + "[heartbeat]\nafter = 0\n"
-    async with Upstream(ANSWER) as upstream:
-        async with relaying(upstream.url, toml=toml, clock=clock) as relay:
-            young, old = await issued(relay), await issued(relay)
-            clock.advance(59)
-            assert await status(relay, ticket=young) == 200
-            clock.advance(1)
-            assert await status(relay, ticket=old) == 401
+    async with (
+        Upstream(ANSWER) as upstream,
+        relaying(upstream.url, toml=toml, clock=clock) as relay,
+    ):
+        young, old = await issued(relay), await issued(relay)
+        clock.advance(59)
+        assert await status(relay, ticket=young) == 200
+        clock.advance(1)
+        assert await status(relay, ticket=old) == 401
 
 
 async def test_a_reconnect_shows_the_ticket_and_the_id():
@@ -95,6 +97,8 @@ async def test_a_ticket_opens_chat_only(path):
 
 async def test_a_ticket_needs_a_key():
     """POST /tickets without one is 401."""
-    async with relaying("http://127.0.0.1:9", toml=TOML) as relay:
-        async with relay.post("/tickets", None) as response:
-            assert response.status == 401
+    async with (
+        relaying("http://127.0.0.1:9", toml=TOML) as relay,
+        relay.post("/tickets", None) as response,
+    ):
+        assert response.status == 401
