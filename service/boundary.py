@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from service.adapters.logs import log
+from service.adapters.tracing import Ended
 from service.core import dialect
 from service.core.access import ANYONE, Caller
 from service.core.events import Ending, Summary
@@ -25,6 +26,8 @@ GATEWAY: Final = web.AppKey("gateway", Gateway)
 CALLER: Final = web.RequestKey("caller", Caller)
 NAME: Final = web.RequestKey("name", str)
 """The name of the stream that the request may begin."""
+SUMMARY: Final = web.RequestKey("summary", Summary)
+"""What the request's stream came to."""
 NOTE: Final = web.RequestKey("note", dict[str, Any])
 """What the request's line in the log will say."""
 
@@ -76,8 +79,11 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         note.setdefault("outcome", "left")
         raise
     finally:
-        elapsed = round((gateway.clock.now() - began) * 1000)
+        seconds = gateway.clock.now() - began
+        elapsed = round(seconds * 1000)
         log.info("request", method=request.method, path=request.path, duration_ms=elapsed, **note)
+        summary = request.get(SUMMARY) or Summary()
+        gateway.traces.request(Ended(request.method, request.headers, note, summary), seconds)
     return response
 
 
@@ -142,6 +148,8 @@ def _admit(request: web.Request) -> Caller:
     if ticket is not None and gateway.keys:
         last = request.headers.get("Last-Event-ID")
         return gateway.redeem(ticket, request[NAME], last)
+    if not gateway.keys:
+        return ANYONE._replace(address=request[NOTE]["client"])
     return gateway.keys.caller(request.headers)
 
 

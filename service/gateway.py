@@ -15,6 +15,7 @@ from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
 from service.adapters.metrics import Metrics, tokens_of
 from service.adapters.rates import Rates
+from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order
 from service.core import chat, dialect, routes
@@ -37,10 +38,6 @@ _CHAT_KEEPS: Final = routes.CREDENTIALS | {
 }
 
 
-_COUNTABLE: Final = frozenset({"chat/completions", "completions"})
-"""Where usage has to be asked for; the other APIs tell it unasked."""
-
-
 class Incoming(NamedTuple):
     """A client's request, as far as an upstream is concerned; an Upload is not looked into."""
 
@@ -54,8 +51,9 @@ class Incoming(NamedTuple):
 class Gateway:
     """The settings in force, the ways to the upstreams, and the streams that are under way."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, traces: NoTraces) -> None:
         self.clock = clock
+        self.traces = traces
         self.streams = Streams()
         self.rates = Rates(settings.store.url)
         self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
@@ -154,20 +152,15 @@ class Gateway:
         rest = incoming.place.rest
         url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
         streams = incoming.method == "POST" and glance.stream is True
+        reader = dialect.for_path(rest, upstream.api)
         body, counting = incoming.body, False
-        if (
-            streams
-            and caller.grant.tokens_per_day
-            and rest in _COUNTABLE
-            and isinstance(body, bytes)
-        ):
-            body, counting = chat.counted(body)
+        if streams and caller.grant.tokens_per_day and isinstance(reader, dialect.Chat):
+            body, counting = _counted(body)
         headers = self._headers(upstream, incoming.headers, caller)
         if isinstance(body, Upload) and body.size is not None:
             headers.append(("Content-Length", str(body.size)))
         key = upstream.key.reveal()
         order = Order(incoming.method, url, headers, body or None, streams, model, key)
-        reader = dialect.for_path(rest, upstream.api)
         stream = self._begin(name, caller, upstream, order, reader, committed=False)
         stream.hides_usage = counting
         return stream
@@ -206,7 +199,7 @@ class Gateway:
             reader,
             terms=self._terms(upstream, order),
             clock=self.clock,
-            caller=caller.name,
+            caller=caller.identity,
             upstream=upstream.name,
             committed=committed,
         )
@@ -238,7 +231,7 @@ class Gateway:
             text = "as many streams are open as this relay allows (limits.streams)"
             raise Failure("too_many_streams", text, retry_after=1)
         bound = caller.grant.streams or limits.streams_per_caller
-        if bound and self.streams.of(caller.name) >= bound:
+        if bound and self.streams.of(caller.identity) >= bound:
             text = f"you have {bound} streams open, as many as you may"
             raise Failure("too_many_streams", text, retry_after=1)
 
@@ -261,6 +254,11 @@ class Gateway:
         await self.rates.close()
         for lane in self._lanes.values():
             await lane.close()
+
+
+def _counted(body: bytes | Upload) -> tuple[bytes | Upload, bool]:
+    """Ask for the usage where it has to be asked for; the other APIs tell it unasked."""
+    return chat.counted(body) if isinstance(body, bytes) else (body, False)
 
 
 def _pool(upstream: Upstream) -> str:

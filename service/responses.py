@@ -8,7 +8,7 @@ from aiohttp_sse import EventSourceResponse
 
 from service.adapters.outlet import HEARTBEATS, Form, Outlet
 from service.adapters.upstream import Answer
-from service.boundary import GATEWAY, NOTE
+from service.boundary import GATEWAY, NOTE, SUMMARY
 from service.core import pacing, routes
 from service.core.chat import Pacing
 from service.core.events import Outcome
@@ -131,7 +131,7 @@ def note_stream(
     request: web.Request, stream: Stream, outcome: Outcome, failure: Failure | None = None
 ) -> None:
     """Add to the request's line what its stream came to for the client."""
-    summary = stream.summary
+    request[SUMMARY] = summary = stream.summary
     request[NOTE].update(
         stream=stream.name,
         upstream=summary.upstream,

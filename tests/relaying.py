@@ -21,6 +21,7 @@ from aiohttp import web
 
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
+from service.adapters.tracing import NoTraces
 from service.app import application, runner
 from service.boundary import GATEWAY
 from service.gateway import Gateway
@@ -70,11 +71,12 @@ class Relay:
 
 
 @asynccontextmanager
-async def relaying(
+async def relaying(  # noqa: PLR0913  what a test may change
     upstream: str | None = None,
     *,
     clock: Clock | None = None,
     toml: str = "",
+    traces: NoTraces | None = None,
     tls: ssl.SSLContext | None = None,
     environ: Mapping[str, str] | None = None,
     **variables: str,
@@ -90,6 +92,7 @@ async def relaying(
     app = application(
         _settings({**given, **(environ or {})}, toml),
         clock=LoopClock if clock is None else lambda: clock,
+        traces=traces,
     )
     serving = runner(app)
     await serving.setup()

@@ -4,9 +4,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from fakes import Upstream, reply
-from line import exchange
+from line import dial, exchange
 from relaying import relaying
 from service.core.fronts import Fronts
+from serving import ASK, JSON
 
 NETWORKS = ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]
 
@@ -56,3 +57,22 @@ async def logged(toml, *pairs):
     assert upstream.requests[0].get_all("x-forwarded-for") == []
     [line] = [entry for entry in logs if entry["event"] == "request"]
     return line["client"]
+
+
+async def test_without_keys_an_address_is_a_caller():
+    """Open streams are bounded for each client's address, as the trusted front names it."""
+    toml = '[server]\ntrusted_proxies = ["127.0.0.0/8"]\n[limits]\nstreams_per_caller = 1\n'
+    path, mine = "/v1/chat/completions", ("X-Forwarded-For", "203.0.113.9")
+    async with (
+        Upstream() as upstream,
+        relaying(upstream.url, toml=toml) as relay,
+        dial(relay.port) as first,
+        dial(relay.port) as second,
+    ):
+        await first.send("POST", path, JSON, mine, body=ASK)
+        await upstream.next()
+        answer = await exchange(relay.port, "POST", path, JSON, mine, body=ASK)
+        assert (answer.status, answer.error["code"]) == (429, "too_many_streams")
+        other = ("X-Forwarded-For", "203.0.113.10")
+        await second.send("POST", path, JSON, other, body=ASK)
+        await upstream.next()

@@ -25,9 +25,11 @@ LAYERS = {
     3: "relay",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
-    " adapters.replay adapters.systemd adapters.upload adapters.upstream",
-    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
-    " core.pool core.routes core.sse core.tables core.tickets core.view",
+    " adapters.replay adapters.systemd adapters.tracing adapters.upload"
+    " adapters.upstream",
+    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat"
+    " core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
+    " core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -37,6 +39,7 @@ BESIDE = {
     "adapters.egress": {"adapters.clock", "adapters.dialling", "adapters.upstream"},
     "adapters.outlet": {"adapters.clock", "adapters.replay"},
     "adapters.rates": {"adapters.logs"},
+    "adapters.tracing": {"adapters.metrics"},
     "adapters.upload": {"adapters.clock"},
     "adapters.upstream": {
         "adapters.clock",
@@ -67,12 +70,13 @@ DOORS = {
     "aiohttp_sse": "responses",
     "dotenv": "sources",
     "limits": "adapters.rates",
+    "opentelemetry": "adapters.tracing",
     "logging": "adapters.logs",
     "prometheus_client": "adapters.metrics",
     "redis": "adapters.rates",
     "signal": "server",
     "structlog": "adapters.logs",
-    "time": "adapters.rates demo",
+    "time": "adapters.rates adapters.tracing demo",
     "uvloop": "server",
 }
 """The only modules that import these. diagnosis: only to know its errors; `time`: the demo's dates,

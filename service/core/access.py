@@ -43,11 +43,20 @@ class Grant(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """An authenticated client; `key_header` is the header that carried the relay's key."""
+    """An authenticated client; `key_header` is the header that carried the relay's key.
+
+    `address`: where it asks from, of one that needs no key.
+    """
 
     name: str
     key_header: str | None = None
     grant: Grant = Grant()
+    address: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Whose streams are counted together: the key's, without keys the address's."""
+        return f"{self.name} {self.address}" if self.address else self.name
 
 
 ANYONE = Caller("anyone")

@@ -112,6 +112,7 @@ class Server(Table, frozen=True):
     ] = "info"
     drain: Seconds = 15.0
     metrics_open: Flag = False
+    traces: Flag = False
     trusted_proxies: Annotated[tuple[Network, ...], Meta(description="a list of networks")] = ()
     tls_cert: Annotated[str, Meta(description="the path of a PEM file")] = ""
     tls_key: Annotated[str, Meta(description="the path of a PEM file")] = ""
