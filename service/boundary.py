@@ -1,8 +1,9 @@
 """Who may come in, and what leaves when something fails.
 
-request ─▶ the door (Host, Origin) ─▶ key ─▶ handler ─▶ response
-└──────────┴────────────┴──▶ Failure ─▶ status and JSON in the API's dialect
-└─▶ one line in the log
+    request ─▶ the door (Host, Origin) ─▶ key ─▶ handler ─▶ response
+                    └──────────┴───────────┴──▶ Failure ─▶ status and JSON in the API's dialect
+
+Either way a request ends as one line in the log.
 """
 
 import asyncio

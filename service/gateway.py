@@ -27,7 +27,7 @@ from service.core.routes import Headers, Place
 from service.core.tickets import Tickets
 from service.errors import Failure
 from service.relay import Stream, Streams, Terms
-from service.settings import Clocks, Key, Settings, Upstream
+from service.settings import Key, Settings, Upstream
 
 _CHAT_KEEPS: Final = routes.CREDENTIALS | {
     "user-agent",
@@ -103,7 +103,7 @@ class Gateway:
             route,
             self.clock,
             self.metrics,
-            connect=self._clocks(upstream).connect,
+            connect=self.settings.clocks_of(upstream).connect,
             tls=self.settings.trust(upstream),
         )
 
@@ -129,7 +129,8 @@ class Gateway:
     def chat(self, name: str, caller: Caller, incoming: Incoming, ask: Ask) -> Stream:
         """Begin the stream of a `/chat` request; raises Failure not_found."""
         default = self.settings.chat.model
-        upstream = self._choose(incoming.place.prefix, ask.model or default)
+        model = ask.model or default
+        upstream = self._choose(incoming.place.prefix, model)
         kept = [pair for pair in incoming.headers if pair[0].lower() in _CHAT_KEEPS]
         headers = [
             *self._headers(upstream, kept, caller),
@@ -137,7 +138,6 @@ class Gateway:
             ("Accept", "text/event-stream"),
         ]
         url = f"{upstream.url}/chat/completions"
-        model = ask.model or default
         payload = ask.payload(default)
         if caller.grant.tokens_per_day:
             payload, _ = chat.counted(payload)
@@ -235,11 +235,8 @@ class Gateway:
             text = f"you have {bound} streams open, as many as you may"
             raise Failure("too_many_streams", text, retry_after=1)
 
-    def _clocks(self, upstream: Upstream) -> Clocks:
-        return upstream.clocks or self.settings.clocks
-
     def _terms(self, upstream: Upstream, order: Order) -> Terms:
-        clocks = self._clocks(upstream)
+        clocks = self.settings.clocks_of(upstream)
         return Terms(
             headers=clocks.headers_for(stream=order.streams),
             first_token=clocks.first_token_for(),

@@ -1,7 +1,9 @@
 """The HTTP surface: which path does what.
 
-boundary ─▶ page · health · relay ─┬─ /chat ─▶ ChatView ─┐
-└─ /v1 ──▶ RawView ──┴─▶ responses.serve
+    boundary ─▶ page · health · relay ─┬─ /chat ─▶ ChatView ─┐
+                                       └─ /v1 ──▶ RawView ──┴─▶ responses.serve
+
+Who may ask for what is the boundary's business; here a request has been let in.
 """
 
 from importlib import resources

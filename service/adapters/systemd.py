@@ -1,7 +1,7 @@
 """systemd's side of a service: sockets handed over, and words to the manager; silent elsewhere.
 
 sd_listen_fds(3): LISTEN_PID, LISTEN_FDS, the sockets from descriptor 3 on.
-sd_notify(3): READY, RELOADING, STOPPING, STATUS, WATCHDOG as datagrams to NOTIFY_SOCKET.
+sd_notify(3): READY, RELOADING, STOPPING as datagrams to NOTIFY_SOCKET.
 """
 
 import os
@@ -21,12 +21,6 @@ def listen_fds() -> list[socket.socket]:
         each.setblocking(False)  # noqa: FBT003  its signature
         each.set_inheritable(False)
     return sockets
-
-
-def watchdog_seconds() -> float:
-    """Return how often WATCHDOG=1 is due, half of what the manager waits; 0 = never."""
-    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000 if mine else 0.0
 
 
 def notify(state: str) -> None:
