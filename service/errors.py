@@ -57,6 +57,8 @@ CODES = {
     "upstream_timeout_headers": Code(504, Whose.UPSTREAM, retryable=True, type="timeout_error"),
     "upstream_timeout_first_token": Code(504, Whose.UPSTREAM, retryable=True, type="timeout_error"),
     "upstream_stalled": Code(504, Whose.UPSTREAM, retryable=True, type="timeout_error"),
+    "too_long": Code(504, Whose.OURS, retryable=False, type="timeout_error"),
+    "no_proxy": Code(503, Whose.OURS, retryable=True, type="overloaded_error"),
     "draining": Code(503, Whose.OURS, retryable=True, type="overloaded_error"),
     "stopped": Code(503, Whose.OURS, retryable=False, type="api_error"),
     "internal": Code(500, Whose.OURS, retryable=True, type="api_error"),
@@ -64,7 +66,10 @@ CODES = {
 
 
 class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also sent
-    """A failure with one of the CODES; `status` is the HTTP status when nothing was sent yet."""
+    """A failure with one of the CODES; `status` is the HTTP status when nothing was sent yet.
+
+    `note`: what may be said beside the message.
+    """
 
     def __init__(  # noqa: PLR0913  what may differ from the code's rule
         self,
@@ -77,6 +82,7 @@ class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also s
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.note = ""
         rule = CODES[code]
         self.code = code
         self.message = message
@@ -90,7 +96,7 @@ class Failure(Exception):  # noqa: N818  a noun of the domain, raised and also s
     def fields(self) -> dict[str, Any]:
         """Return what a client is told, as JSON fields."""
         return {
-            "message": self.message,
+            "message": f"{self.message} ({self.note})" if self.note else self.message,
             "type": self.type,
             "code": self.code,
             "stage": self.stage,

@@ -5,10 +5,13 @@ are under way keep the connections that they have.
 """
 
 import asyncio
+import random
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Final, NamedTuple
 
+from msgspec.structs import astuple
 from yarl import URL
 
 from service.adapters.clock import Clock
@@ -18,15 +21,19 @@ from service.adapters.rates import Rates
 from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order
-from service.core import chat, dialect, routes
+from service.core import chat, dialect, retry, routes
 from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance
+from service.core.circuit import Circuit
 from service.core.events import Ending
 from service.core.fronts import Fronts
+from service.core.pool import Pool
+from service.core.proxy import Proxy
+from service.core.retry import Course
 from service.core.routes import Headers, Place
 from service.core.tickets import Tickets
 from service.errors import Failure
-from service.relay import Stream, Streams, Terms
+from service.relay import Leg, Stream, Streams, Terms
 from service.settings import Key, Settings, Upstream
 
 _CHAT_KEEPS: Final = routes.CREDENTIALS | {
@@ -48,6 +55,30 @@ class Incoming(NamedTuple):
     body: bytes | Upload
 
 
+class _Errand(NamedTuple):
+    """What is to be asked of any upstream that may serve a request; `rest` as in Place."""
+
+    method: str
+    rest: str
+    body: bytes | Upload
+    compose: Callable[[Upstream], Order]
+    streams: bool
+    background: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent twice."""
+        endpoint = dialect.endpoint(self.rest)
+        sent_once = isinstance(self.body, Upload)
+        return not sent_once and retry.repeatable(self.method, endpoint, background=self.background)
+
+    def too_large(self, rules: retry.Rules) -> str:
+        """Say why a body is not kept for a second time; empty if it is."""
+        if isinstance(self.body, Upload) or len(self.body) <= rules.body:
+            return ""
+        return f"not tried again: its body is larger than the {rules.body} bytes of retry.body"
+
+
 class Gateway:
     """The settings in force, the ways to the upstreams, and the streams that are under way."""
 
@@ -62,6 +93,7 @@ class Gateway:
         self.draining = False
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
+        self._circuits: dict[str, Circuit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.adopt(settings)
 
@@ -73,7 +105,9 @@ class Gateway:
         self.listens_on(self._listening)
         self.metrics.know((up.name for up in settings.upstream), self._proxies())
         retired = list(self._lanes.values())
-        self._lanes = {upstream.name: self._lane(upstream) for upstream in settings.upstream}
+        pools: dict[tuple[str, tuple[Proxy, ...]], Pool] = {}
+        self._lanes = {up.name: self._lane(up, pools) for up in settings.upstream}
+        self._circuits = {up.name: Circuit() for up in settings.upstream}
         for lane in retired:
             self._after(lane.retire())
 
@@ -91,21 +125,27 @@ class Gateway:
             for way in self.settings.ways(upstream)
         ]
 
-    def _lane(self, upstream: Upstream) -> Lane:
+    def _lane(self, upstream: Upstream, pools: dict[tuple[str, tuple[Proxy, ...]], Pool]) -> Lane:
+        """Return the ways to an upstream; those that have their pool in common share its health."""
+        ways = self.settings.ways(upstream)
+        kind = self.settings.pool_of(upstream)
+        policy = kind.policy if kind is not None else "ordered"
+        name = _pool(upstream)
+        pool = pools.setdefault((name, ways), Pool(name, ways, policy, random.random))
         url = URL(upstream.url)
-        route = Route(
-            upstream.name,
-            f"{url.host_subcomponent}:{url.port}",
-            _pool(upstream),
-            self.settings.ways(upstream),
-        )
         return Lane(
-            route,
+            Route(upstream.name, upstream.url, f"{url.host_subcomponent}:{url.port}"),
+            pool,
             self.clock,
             self.metrics,
             connect=self.settings.clocks_of(upstream).connect,
             tls=self.settings.trust(upstream),
         )
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is an upstream that can be reached, as far as is known."""
+        return any(lane.pool.usable for lane in self._lanes.values())
 
     def redeem(self, ticket: str, stream: str, last_event: str | None) -> Caller:
         """Return whose ticket begins this stream, or goes on with that of the last event."""
@@ -130,50 +170,62 @@ class Gateway:
         """Begin the stream of a `/chat` request; raises Failure not_found."""
         default = self.settings.chat.model
         model = ask.model or default
-        upstream = self._choose(incoming.place.prefix, model)
-        kept = [pair for pair in incoming.headers if pair[0].lower() in _CHAT_KEEPS]
-        headers = [
-            *self._headers(upstream, kept, caller),
-            ("Content-Type", "application/json"),
-            ("Accept", "text/event-stream"),
-        ]
-        url = f"{upstream.url}/chat/completions"
         payload = ask.payload(default)
         if caller.grant.tokens_per_day:
             payload, _ = chat.counted(payload)
-        key = upstream.key.reveal()
-        order = Order("POST", url, headers, payload, streams=True, model=model, secret=key)
-        return self._begin(name, caller, upstream, order, dialect.Chat(), committed=True)
+        kept = [pair for pair in incoming.headers if pair[0].lower() in _CHAT_KEEPS]
+        own = [("Content-Type", "application/json"), ("Accept", "text/event-stream")]
+        first = self._choose(incoming.place.prefix, model)
+
+        def compose(upstream: Upstream) -> Order:
+            url = f"{upstream.url}/chat/completions"
+            headers = [*self._headers(upstream, kept, caller, first), *own]
+            body = _renamed(payload, model, upstream)
+            key = upstream.key.reveal()
+            return Order("POST", url, headers, body, streams=True, model=model, secret=key)
+
+        errand = _Errand("POST", "chat/completions", payload, compose, streams=True)
+        return self._begin(name, caller, first, errand, committed=True)
 
     def v1(self, name: str, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
         """Begin the stream of a `/v1` request; raises Failure not_found."""
         model = glance.named
-        upstream = self._choose(incoming.place.prefix, model)
-        rest = incoming.place.rest
-        url = f"{upstream.url}/{rest}" + (f"?{incoming.query}" if incoming.query else "")
-        streams = incoming.method == "POST" and glance.stream is True
-        reader = dialect.for_path(rest, upstream.api)
-        body, counting = incoming.body, False
+        method, place, query, headers, body = incoming
+        first = self._choose(place.prefix, model)
+        streams = method == "POST" and glance.stream is True
+        counting = False
+        reader = dialect.for_path(place.rest, first.api)
         if streams and caller.grant.tokens_per_day and isinstance(reader, dialect.Chat):
             body, counting = _counted(body)
-        headers = self._headers(upstream, incoming.headers, caller)
-        if isinstance(body, Upload) and body.size is not None:
-            headers.append(("Content-Length", str(body.size)))
-        key = upstream.key.reveal()
-        order = Order(incoming.method, url, headers, body or None, streams, model, key)
-        stream = self._begin(name, caller, upstream, order, reader, committed=False)
+
+        def compose(upstream: Upstream) -> Order:
+            url = f"{upstream.url}/{place.rest}" + (f"?{query}" if query else "")
+            sent = self._headers(upstream, headers, caller, first)
+            if isinstance(body, Upload) and body.size is not None:
+                sent.append(("Content-Length", str(body.size)))
+            asked = _renamed(body, model, upstream) or None
+            return Order(method, url, sent, asked, streams, model, upstream.key.reveal())
+
+        background = bool(glance.background)
+        errand = _Errand(method, place.rest, body, compose, streams, background)
+        stream = self._begin(name, caller, first, errand, committed=False)
         stream.hides_usage = counting
         return stream
 
     def _choose(self, prefix: str, model: str | None) -> Upstream:
         return routes.choose(self.settings.upstream, prefix, model)
 
-    def _headers(self, upstream: Upstream, headers: Headers, caller: Caller) -> Headers:
-        """Return what goes upstream: never the relay's key, and one credential only."""
+    def _headers(
+        self, upstream: Upstream, headers: Headers, caller: Caller, first: Upstream
+    ) -> Headers:
+        """Return what goes upstream: never the relay's key, and one credential only.
+
+        The client's own is for the upstream that it asked, not for a fallback elsewhere.
+        """
         without = {name.lower() for name in upstream.headers}
         if caller.key_header:
             without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
-        if upstream.key:
+        if upstream.key or URL(upstream.url).origin() != URL(first.url).origin():
             without.update(routes.CREDENTIALS)
         sent = routes.upstream_headers(headers, without)
         sent.append(("Accept-Encoding", "identity"))
@@ -181,30 +233,35 @@ class Gateway:
             sent += routes.credentials(upstream.api, upstream.key.reveal())
         return [*sent, *upstream.headers.items()]
 
-    def _begin(  # noqa: PLR0913  what a stream is made of
-        self,
-        name: str,
-        caller: Caller,
-        upstream: Upstream,
-        order: Order,
-        reader: dialect.Dialect,
-        *,
-        committed: bool,
+    def _begin(
+        self, name: str, caller: Caller, first: Upstream, errand: "_Errand", *, committed: bool
     ) -> Stream:
         self._check_room(caller)
+        rules = retry.Rules(*astuple(self.settings.retry))
+        targets = self.settings.targets(first)
+        circuits = [self._circuits[upstream.name] for upstream in targets]
         stream = Stream(
             name,
-            order,
-            self._lanes[upstream.name],
-            reader,
-            terms=self._terms(upstream, order),
+            [self._leg(upstream, errand, last=upstream is targets[-1]) for upstream in targets],
+            Course(rules, circuits, self.clock.now(), random.random),
             clock=self.clock,
             caller=caller.identity,
-            upstream=upstream.name,
+            repeatable=errand.repeatable,
+            too_large=errand.too_large(rules),
             committed=committed,
         )
         stream.task.add_done_callback(lambda _: self._settle(stream, caller))
         return self.streams.add(stream)
+
+    def _leg(self, upstream: Upstream, errand: "_Errand", *, last: bool) -> Leg:
+        return Leg(
+            upstream.name,
+            self._lanes[upstream.name],
+            self._circuits[upstream.name],
+            self._terms(upstream, streams=errand.streams, last=last),
+            partial(errand.compose, upstream),
+            partial(dialect.for_path, errand.rest, upstream.api),
+        )
 
     def _settle(self, stream: Stream, caller: Caller) -> None:
         """Count what a stream has cost, when it has ended."""
@@ -235,12 +292,13 @@ class Gateway:
             text = f"you have {bound} streams open, as many as you may"
             raise Failure("too_many_streams", text, retry_after=1)
 
-    def _terms(self, upstream: Upstream, order: Order) -> Terms:
+    def _terms(self, upstream: Upstream, *, streams: bool, last: bool) -> Terms:
         clocks = self.settings.clocks_of(upstream)
         return Terms(
-            headers=clocks.headers_for(stream=order.streams),
-            first_token=clocks.first_token_for(),
+            headers=clocks.headers_for(stream=streams),
+            first_token=clocks.first_token_for(fallback=not last),
             idle=clocks.idle,
+            total=clocks.total,
             open_after=self.settings.heartbeat.open_after,
             frame=self.settings.limits.frame,
         )
@@ -256,6 +314,12 @@ class Gateway:
 def _counted(body: bytes | Upload) -> tuple[bytes | Upload, bool]:
     """Ask for the usage where it has to be asked for; the other APIs tell it unasked."""
     return chat.counted(body) if isinstance(body, bytes) else (body, False)
+
+
+def _renamed(body: bytes | Upload, model: str | None, upstream: Upstream) -> bytes | Upload:
+    """Ask for the model by the name that it has there."""
+    name = upstream.model_map.get(model) if model is not None else None
+    return body if name is None or isinstance(body, Upload) else chat.renamed(body, name)
 
 
 def _pool(upstream: Upstream) -> str:

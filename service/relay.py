@@ -13,20 +13,22 @@ of a body that is no event stream, or after `open_after`.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
-import msgspec
-
-from service.adapters.clock import Clock, Deadline, Timer
+from service import verdict
+from service.adapters.clock import Clock, Deadline, Timer, sleep
 from service.adapters.logs import log
 from service.adapters.metrics import Gaps
-from service.adapters.replay import Replay
+from service.adapters.replay import WINDOW, Replay
 from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
+from service.core import retry
+from service.core.circuit import Circuit
 from service.core.dialect import Dialect, Plain
 from service.core.events import Ending, Frame, Outcome, Summary
+from service.core.proxy import Proxy
+from service.core.retry import Course, Step
 from service.core.sse import Framer, FrameTooLong
 from service.errors import Failure
 
@@ -38,13 +40,16 @@ _OUTCOMES: Final[dict[str, Outcome]] = {
     "client_too_slow": "slow",
     "stopped": "stopped",
     "draining": "draining",
+    "too_long": "too_long",
 }
 
 
 class Lane(Protocol):
     """The ways to an upstream."""
 
-    async def ask(self, order: Order, on_dialled: Callable[[], None]) -> Answer: ...  # noqa: D102
+    async def ask(  # noqa: D102
+        self, order: Order, on_dialled: Callable[[Proxy, bool], None], avoid: Proxy | None
+    ) -> Answer: ...
 
     def begin(self) -> None: ...  # noqa: D102
 
@@ -57,54 +62,92 @@ class Terms(NamedTuple):
     headers: float
     first_token: float
     idle: float
+    total: float
     open_after: float
     frame: int
+
+
+class Leg(NamedTuple):
+    """An upstream that may serve the stream; order and dialect are made when it comes to that."""
+
+    upstream: str
+    lane: Lane
+    circuit: Circuit
+    terms: Terms
+    compose: Callable[[], Order]
+    dialect: Callable[[], Dialect]
 
 
 class Stream:
     """One answer on its way from an upstream to its reader.
 
-    `committed`: the client's response is an event stream already, so that nothing is held back and
-    whatever fails is an event.
+    `legs`: the upstream and its fallbacks, which `course` goes through; `repeatable`: the request
+    may be sent twice, `too_large` why it is not nevertheless. `committed`: the client's response
+    is an event stream already, so that whatever fails is an event.
     """
 
     def __init__(  # noqa: PLR0913  the parts of a stream
         self,
         name: str,
-        order: Order,
-        lane: Lane,
-        dialect: Dialect,
+        legs: Sequence[Leg],
+        course: Course,
         *,
-        terms: Terms,
         clock: Clock,
         caller: str,
-        upstream: str,
+        repeatable: bool,
+        too_large: str,
         committed: bool,
     ) -> None:
         self.name = name
         self.caller = caller
-        self.dialect = dialect
         self.answer: Answer | None = None
         self.replay = Replay()
         self.gaps = Gaps()
         self.hides_usage = False
-        self.summary = Summary(model=order.model, upstream=upstream)
-        self._order = order
-        self._lane = lane
-        self._terms = terms
-        self._clock = clock
-        self._committed = committed
-        self._framer: Framer | None = None
+        self.summary = Summary()
         self.frames = 0
+        self._legs = legs
+        self._course = course
+        self._clock = clock
+        self._repeatable = repeatable
+        self._too_large = too_large
+        self._committed = committed
         self._began = self._last = clock.now()
-        self._stage = "dial"
+        self._avoid: Proxy | None = None
         self._opened = committed
         self._ready = asyncio.Event()
         self._early: Timer | None = None
         self._parting: Failure | None = None
-        lane.begin()
+        self._held: list[Frame] = []
+        self._turn_to(course.target)
+        for leg in legs:
+            leg.lane.begin()
         self.task = asyncio.create_task(self._run(), name=f"stream {name}")
-        self.task.add_done_callback(lambda _: lane.end())
+        self.task.add_done_callback(self._leave)
+
+    def _turn_to(self, target: int) -> None:
+        """Ask this upstream from now on."""
+        self._leg = leg = self._legs[target]
+        self._terms = leg.terms
+        self._order = leg.compose()
+        self.summary.upstream, self.summary.model = leg.upstream, self._order.model
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Forget what an attempt has brought: nobody has seen any of it."""
+        self.dialect = self._leg.dialect()
+        self.summary.first_token_ms = None
+        self.frames -= len(self._held)
+        self._held = []
+        self._held_size = 0
+        self._flowing = self._opened and not self._committed
+        self._released = self._sent = self._reused = self._said = False
+        self._framer: Framer | None = None
+        self._stage = "dial"
+
+    def _leave(self, _: object) -> None:
+        for leg in self._legs:
+            leg.lane.end()
 
     async def ready(self) -> None:
         """Wait until the client's response may begin; raises Failure if it is to be a refusal."""
@@ -140,17 +183,11 @@ class Stream:
     async def _run(self) -> None:
         """Relay from the first byte to the last; whatever happens, there is one ending."""
         try:
-            async with Deadline(self._clock) as deadline:
-                await self._relay(deadline)
-        except (TimeoutError, Failure) as error:
-            if self.dialect.complete:  # the upstream had said so; how it hung up does not matter
-                self._conclude()
-            elif isinstance(error, TimeoutError):
-                self._finish(self._overdue())
-            else:
-                if error.stage == "stream":  # of the body: whether content has come is known here
-                    error.stage = self._stage
-                self._finish(error)
+            async with Deadline(self._clock, self._terms.total) as self._total:
+                await self._pursue()
+        except TimeoutError:
+            text = f"the stream took longer than the {self._terms.total:g} s that it may (total)"
+            self._finish(Failure("too_long", text, stage=self._stage))
         except asyncio.CancelledError:
             self._finish(self._parting, "left")
             raise
@@ -159,18 +196,73 @@ class Stream:
             text = "the relay failed by a fault of its own; its log says more"
             self._finish(Failure("internal", text, stage=self._stage))
 
-    async def _relay(self, deadline: Deadline) -> None:
-        def on_dialled() -> None:
-            self._stage = "headers"
+    async def _pursue(self) -> None:
+        """Ask until there is an answer, or nothing is left to try."""
+        while (failure := await self._attempt()) is not None:
+            self._judge(failure)
+            step = self._next(failure)
+            if step is None:
+                self._finish(failure)
+                return
+            cut = failure.code == "upstream_cut" and not self._reused
+            self._avoid = self._via if cut else None
+            await self._do(step)
+        self._finish(None)
+
+    def _next(self, failure: Failure) -> Step | None:
+        """Return what may be tried after that, None if nothing."""
+        if self._released or (self._sent and not self._repeatable):
+            return None
+        step = self._course.after(failure, self._clock.now(), reused=self._reused)
+        if step is not None and self._sent and self._too_large:
+            failure.note = self._too_large
+            return None
+        return step
+
+    async def _do(self, step: Step) -> None:
+        if step.wait:
+            await sleep(self._clock, step.wait)
+        moved = step.target != self._course.target
+        self._course.take(step, self._clock.now())
+        if moved:
+            self._turn_to(step.target)
+        else:
+            self._start_over()
+
+    async def _attempt(self) -> Failure | None:
+        """Ask the upstream once; return what went wrong."""
+        try:
+            async with Deadline(self._clock) as deadline:
+                return await self._relay(deadline)
+        except TimeoutError:
+            return None if self.dialect.complete else self._overdue()
+        except Failure as failure:
+            if self.dialect.complete:  # the upstream had said so; how it hung up does not matter
+                return self._outcome()
+            if failure.stage == "stream":  # of the body: whether content has come is known here
+                failure.stage = self._stage
+            return failure
+
+    async def _relay(self, deadline: Deadline) -> Failure | None:
+        def on_dialled(proxy: Proxy, reused: bool) -> None:  # noqa: FBT001
+            self._stage, self._sent = "headers", True
+            self._via, self._reused = proxy, reused
+            self.summary.proxy = str(proxy)
+            self.summary.attempts += 1
+            self._course.sent()
             deadline.restart(self._terms.headers)
 
         self._heed(deadline)
-        self.summary.attempts += 1
-        async with await self._lane.ask(self._order, on_dialled) as answer:
+        async with await self._leg.lane.ask(self._order, on_dialled, self._avoid) as answer:
             await self._begin(answer, deadline)
             await self._read(answer, deadline)
             deadline.stop()
-            self._conclude()
+            failure = self._outcome()
+            if failure is None:
+                self._finish(None)  # the connection may take a while to come to its end
+            else:
+                answer.drop()
+            return failure
 
     def _heed(self, deadline: Deadline) -> None:
         """Stop the upstream's clock while it waits for a body that the client sends slowly."""
@@ -186,9 +278,7 @@ class Stream:
 
     async def _begin(self, answer: Answer, deadline: Deadline) -> None:
         """Decide by the upstream's head what its body is."""
-        self.summary.proxy = str(answer.proxy)
-        success = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
-        if success and answer.content_type == "text/event-stream":
+        if verdict.streams(answer):
             self._stage = "first_token"
             self._framer = Framer(self._terms.frame)
             self.answer = answer
@@ -196,27 +286,53 @@ class Stream:
             deadline.restart(self._terms.first_token)
             return
         deadline.restart(self._terms.idle)
-        if self._opened:
-            raise await _refusal(answer, self._order)
-        if success and self._order.streams and not _is_answer(answer.content_type):
-            raise _no_stream(answer, self._order)
+        if self._opened or not verdict.succeeded(answer):
+            await self._refuse(answer)
+        elif self._order.streams and (failure := verdict.no_stream(answer, self._order)):
+            raise failure
         self._stage = "stream"
         self.dialect = Plain()
         self.answer = answer
-        self._open()
+        if verdict.succeeded(answer):
+            self._leg.circuit.succeeded()
+        if self._repeatable and verdict.succeeded(answer) and not self._course.exhausted:
+            self._hold_back()  # until its end, so that a torso is not all that the client gets
+        else:
+            self._open()
+
+    async def _refuse(self, answer: Answer) -> None:
+        """Raise what the status stands for, unless it is to be handed on as it came."""
+        failure = verdict.refused(answer, self._order)
+        if self._next(failure) is not None:
+            raise failure
+        if self._opened:
+            raise await verdict.in_its_words(failure, answer)
+        self._judge(failure)
+
+    def _judge(self, failure: Failure) -> None:
+        """Let the circuit know what the upstream is good for."""
+        if retry.ails(failure):
+            self._leg.circuit.failed(self._clock.now())
+        else:
+            self._leg.circuit.succeeded()
 
     async def _read(self, answer: Answer, deadline: Deadline) -> None:
         while not self.dialect.over and (data := await answer.read()):
             if self._feed(data):
                 deadline.restart(self._terms.idle)
             if self.replay.full:
-                self._open()
-                deadline.stop()  # a pause that the relay causes is not the upstream's
-                await self.replay.room()
-                first = self._stage == "first_token"
-                deadline.restart(self._terms.first_token if first else self._terms.idle)
+                await self._pause(deadline)
         if self._framer is not None and self._framer.halved:
             self._feed(await answer.read())
+
+    async def _pause(self, deadline: Deadline) -> None:
+        """Wait for the reader; a pause that the relay causes is not the upstream's."""
+        deadline.stop()
+        self._total.pause()
+        await self.replay.room()
+        self._total.resume()
+        first = self._stage == "first_token"
+        deadline.restart(self._terms.first_token if first else self._terms.idle)
 
     def _feed(self, data: bytes) -> bool:
         """Hand bytes on as whole frames; return whether they re-arm the idle clock."""
@@ -241,7 +357,7 @@ class Stream:
                 self._first_content()
             elif event.malformed:
                 self.summary.malformed += 1
-        self.replay.append(frames)
+        self._hand_on(frames, alive=alive)
         if alive and self._stage == "stream":
             now = self._clock.now()
             self.gaps.add(now - self._last)
@@ -249,38 +365,60 @@ class Stream:
             return True
         return False
 
+    def _hand_on(self, frames: list[Frame], *, alive: bool) -> None:
+        """Give frames to the reader; those before the first content once it comes."""
+        if self._flowing:
+            self._released = self._released or alive
+            self.replay.append(frames)
+            return
+        self._held += frames
+        self._held_size += sum(len(frame.raw) for frame in frames)
+        if self._held_size > WINDOW:
+            self._open()
+
     def _first_content(self) -> None:
         self._stage = "stream"
         self._last = self._clock.now()
         self.summary.first_token_ms = self._elapsed()
-        self._open()
+        if self._framer is not None:
+            self._leg.circuit.succeeded()
+            self._open()
 
     def _open(self) -> None:
+        """Let the client's response begin, with what was held back."""
         self._opened = True
         self._ready.set()
+        self._flow()
 
-    def _conclude(self) -> None:
-        """Decide what the stream came to: its body is at its end, or nothing of use can follow."""
+    def _flow(self) -> None:
+        held, self._held = self._held, []
+        self._flowing = True
+        if held:
+            self._released = self._released or any(frame.event.data for frame in held)
+            self.replay.append(held)
+
+    def _outcome(self) -> Failure | None:
+        """Return what is wrong with a body that is at its end; nothing of use can follow."""
         rest = self._framer.rest if self._framer is not None else b""
         if rest and (event := self.dialect.read_rest(rest)) is not None:
             self.frames += 1
-            self.replay.append([Frame(self.frames, rest, event)])
+            self._hand_on([Frame(self.frames, rest, event)], alive=event.data)
         dialect = self.dialect
         if dialect.error is not None:
-            text = f"the upstream {self._order.origin} said: {_words(dialect.error)}"
-            self._finish(Failure("upstream_error", text, stage=self._stage), said=True)
-        elif dialect.complete or dialect.trusting:
-            self._finish(None)
-        else:
-            text = (
-                f"the upstream {self._order.origin} ended its stream"
-                " before it said that the answer was complete"
-            )
-            self._finish(Failure("upstream_cut", text, stage=self._stage))
+            self._said = True
+            return verdict.said(dialect.error, self._order, self._stage)
+        if dialect.complete or dialect.trusting:
+            return None
+        text = (
+            f"the upstream {self._order.origin} ended its stream"
+            " before it said that the answer was complete"
+        )
+        return Failure("upstream_cut", text, stage=self._stage)
 
-    def _finish(
-        self, failure: Failure | None, otherwise: Outcome = "ok", *, said: bool = False
-    ) -> None:
+    def _finish(self, failure: Failure | None, otherwise: Outcome = "ok") -> None:
+        """End the stream, once."""
+        if self.replay.ending is not None:
+            return
         outcome = otherwise if failure is None else _OUTCOMES.get(failure.code, "error")
         summary, dialect = self.summary, self.dialect
         summary.model = dialect.model or summary.model
@@ -289,7 +427,9 @@ class Stream:
         summary.elapsed_ms = self._elapsed()
         if self._early is not None:
             self._early.cancel()
-        self.replay.finish(Ending(self.frames + 1, outcome, summary, failure, said))
+        if failure is None or self._opened or self._said:
+            self._flow()
+        self.replay.finish(Ending(self.frames + 1, outcome, summary, failure, self._said))
         self._ready.set()
 
     def _elapsed(self) -> int:
@@ -344,44 +484,3 @@ class Streams:
             stream.end(failure)
         if streams:
             await asyncio.wait([stream.task for stream in streams])
-
-
-async def _refusal(answer: Answer, order: Order) -> Failure:
-    """Return the failure that an upstream's status stands for, in its own words."""
-    body = await answer.excerpt()
-    try:
-        error = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        error = None
-    said = _words(error) if isinstance(error, dict) else ""
-    text = f"the upstream {order.origin} answered {answer.status} {answer.reason or ''}".rstrip()
-    if answer.status < HTTPStatus.BAD_REQUEST:
-        text += " where an event stream was due"
-        return Failure("upstream_malformed", text, stage="headers")
-    retryable = answer.status in {408, 429} or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    text = f"{text}: {said}" if said else text
-    return Failure(
-        "upstream_error", text, stage="headers", status=answer.status, retryable=retryable
-    )
-
-
-def _words(error: Any) -> str:
-    """Return the sentence in an API's error object, whatever its form."""
-    while isinstance(error, dict):
-        error = next(
-            (error[name] for name in ("error", "message", "detail") if error.get(name)), ""
-        )
-    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
-
-
-def _is_answer(content_type: str) -> bool:
-    """Tell whether a model may answer so where a stream was asked for; a page, for one, may not."""
-    return "json" in content_type or content_type.startswith(("audio/", "image/", "video/"))
-
-
-def _no_stream(answer: Answer, order: Order) -> Failure:
-    text = (
-        f"the upstream {order.origin} answered a request for a stream with {answer.content_type}:"
-        " is its URL right, with /v1 at its end if it needs one?"
-    )
-    return Failure("upstream_malformed", text, stage="headers")

@@ -27,6 +27,7 @@ from service.core.tables import (
     Limits,
     Pool,
     Rejected,
+    Retry,
     Server,
     Store,
     Table,
@@ -43,6 +44,7 @@ __all__ = [
     "Key",
     "Limits",
     "Pool",
+    "Retry",
     "Server",
     "Settings",
     "SettingsError",
@@ -61,6 +63,7 @@ class Settings(Table, frozen=True):
     server: Server = Server()
     chat: Chat = Chat()
     clocks: Clocks = Clocks()
+    retry: Retry = Retry()
     heartbeat: Heartbeat = Heartbeat()
     limits: Limits = Limits()
     store: Store = Store()
@@ -74,6 +77,7 @@ class Settings(Table, frozen=True):
         for upstream in self.upstream:
             self.ways(upstream)
             self.trust(upstream)
+            self.targets(upstream)
 
     def __repr__(self) -> str:
         return f"Settings(upstream={self.upstream}, pool={self.pool})"
@@ -84,7 +88,7 @@ class Settings(Table, frozen=True):
         Without a `pool` it is the only one, or the one called `default`; with no pools at all it
         is DIRECT. Raises Rejected when that leaves no answer: never a silent way past a proxy.
         """
-        pool = self._pool_of(upstream)
+        pool = self.pool_of(upstream)
         if pool is None:
             return (DIRECT,)
         try:
@@ -95,6 +99,16 @@ class Settings(Table, frozen=True):
             reason = f"SOCKS4 cannot carry the IPv6 address in {upstream.name}'s url: use socks5"
             raise Rejected(f"pool[{self.pool.index(pool)}].proxies", reason)
         return tuple(dict.fromkeys(ways))
+
+    def targets(self, upstream: Upstream) -> list[Upstream]:
+        """Return the upstream and its fallbacks; raises Rejected for a name that is none."""
+        known = {other.name: other for other in self.upstream if other is not upstream}
+        for number, name in enumerate(upstream.fallback):
+            if name not in known:
+                path = f"upstream[{self.upstream.index(upstream)}].fallback[{number}]"
+                others = ", ".join(known) or "there is none"
+                raise Rejected(path, f"expected the name of another [[upstream]]: {others}")
+        return [upstream, *(known[name] for name in dict.fromkeys(upstream.fallback))]
 
     def trust(self, upstream: Upstream) -> ssl.SSLContext | None:
         """Return the TLS towards that upstream and its https proxies; None = the system's trust.
@@ -119,7 +133,8 @@ class Settings(Table, frozen=True):
     def _way(self, entry: str, upstream: Upstream) -> Proxy:
         return from_environment(upstream.url, self.environ) if entry == "env" else parse(entry)
 
-    def _pool_of(self, upstream: Upstream) -> Pool | None:
+    def pool_of(self, upstream: Upstream) -> Pool | None:
+        """Return the pool that the upstream goes through; None: there is none, it goes direct."""
         pools = {pool.name: pool for pool in self.pool}
         if not (pools or upstream.pool):
             return None
@@ -179,11 +194,14 @@ def _table(title: str, table: Table) -> str:
 
 
 def _row(name: str, value: object) -> str:
+    """Write a row as TOML; header texts count as secrets."""
+    if name == "headers" and isinstance(value, dict):
+        value = {header: Secret(text) for header, text in value.items()}
     return f"# {name}: not set" if value is None else f"{name} = {_toml(value)}"
 
 
 def _toml(value: object) -> str:
-    """Write a value as TOML, with secrets hidden; header texts count as secrets."""
+    """Write a value as TOML, with secrets hidden."""
     if isinstance(value, Secret):
         return json.dumps(HIDDEN if value else "")
     if isinstance(value, Key):
@@ -193,7 +211,7 @@ def _toml(value: object) -> str:
     if isinstance(value, Table):
         return _inline({n: getattr(value, n) for n in value.__struct_fields__})
     if isinstance(value, dict):
-        return _inline({json.dumps(name): Secret(text) for name, text in value.items()})
+        return _inline({json.dumps(name): each for name, each in value.items()})
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON allows it bare
 
 

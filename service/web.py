@@ -83,8 +83,11 @@ async def alive(_: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """Say whether new requests are welcome."""
-    if request.app[GATEWAY].draining:
+    gateway = request.app[GATEWAY]
+    if gateway.draining:
         return web.json_response({"status": "draining"}, status=503)
+    if not gateway.usable:
+        return web.json_response({"status": "no way to any upstream"}, status=503)
     return web.json_response({"status": "ok"})
 
 

@@ -84,7 +84,8 @@ async def relaying(  # noqa: PLR0913  what a test may change
     """Run a relay; `variables` are settings without TELEPRINTER_ (`proxy="socks5://…"`).
 
     `tls`: what it trusts of upstreams, instead of the system's authorities (`ca.client`);
-    `environ`: further variables, by their whole names.
+    `environ`: further variables, by their whole names. Nothing is asked twice unless `toml` has a
+    table [retry], so that each answer of an upstream is seen as it is.
     """
     given = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
     if upstream is not None:
@@ -110,7 +111,7 @@ async def relaying(  # noqa: PLR0913  what a test may change
 def _settings(environ: Mapping[str, str], toml: str) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "teleprinter.toml")
-        file.write_text(toml)
+        file.write_text(toml if "[retry]" in toml else f"{toml}\n[retry]\nattempts = 1\n")
         return load(environ=environ, config=str(file), cwd=Path(folder))
 
 

@@ -41,7 +41,12 @@ BROKEN_TOML = {
     "unknown and wicked": ('[chat]\n"a - at `$.b`" = 1\n', "chat.", "one of model, pace"),
     "unknown table, odd": ('["a\\nb"]\n', "a\\nb ", "one of server, chat"),
     "unlike any": ("[limits]\nxyz = 1\n", "limits.xyz ", "one of body, frame, queue"),
-    "key of later": (UPSTREAM + 'fallback = "b"\n', "upstream[0].fallback ", "unknown key"),
+    "fallback type": (UPSTREAM + 'fallback = "b"\n', "upstream[0].fallback ", "expected a list"),
+    "fallback unknown": (
+        UPSTREAM + 'fallback = ["b"]\n',
+        "upstream[0].fallback[0] ",
+        "another [[upstream]]",
+    ),
     "secret of unknown": (f'[server]\nkey = "{CANARY}"\n', "server.key ", "mean keys?"),
     "port range": ("[server]\nport = 70000\n", "server.port = 70000 ", "from 1 to 65535"),
     "port type": ('[server]\nport = "x"\n', 'server.port = "x" ', "from 1 to 65535"),

@@ -22,21 +22,26 @@ LAYERS = {
     6: "app",
     5: "boundary responses web demo",
     4: "gateway",
-    3: "relay",
+    3: "relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
     " adapters.replay adapters.systemd adapters.tracing adapters.upload"
     " adapters.upstream",
-    1: "core.access core.chat core.dialect.__init__ core.dialect.base core.dialect.chat"
-    " core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
-    " core.routes core.sse core.tables core.tickets core.view",
+    1: "core.access core.chat core.circuit core.dialect.__init__ core.dialect.base"
+    " core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
+    " core.pool core.retry core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
 BESIDE = {
     "adapters.dialling": {"adapters.clock", "adapters.diagnosis"},
-    "adapters.egress": {"adapters.clock", "adapters.dialling", "adapters.upstream"},
+    "adapters.egress": {
+        "adapters.clock",
+        "adapters.dialling",
+        "adapters.logs",
+        "adapters.upstream",
+    },
     "adapters.outlet": {"adapters.clock", "adapters.replay"},
     "adapters.rates": {"adapters.logs"},
     "adapters.tracing": {"adapters.metrics"},
@@ -54,10 +59,12 @@ BESIDE = {
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
     "core.pacing": {"core.view"},
+    "core.retry": {"core.circuit"},
     "core.proxy": {"core.secret"},
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
     "core.view": {"core.dialect.__init__", "core.sse"},
+    "relay": {"verdict"},
     "responses": {"boundary"},
     "settings": {"draft", "sources"},
     "web": {"boundary", "responses"},

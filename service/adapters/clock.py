@@ -51,7 +51,7 @@ class Deadline:
     def __init__(self, clock: Clock, seconds: float = 0) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._when = float("inf")
+        self._when = self._left = float("inf")
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._timeout = asyncio.timeout(None)
@@ -75,6 +75,16 @@ class Deadline:
     def stop(self) -> None:
         """Never expire, until restarted."""
         self._when = float("inf")
+
+    def pause(self) -> None:
+        """Stop; `resume` counts what is left."""
+        self._left = self._when - self._clock.now()
+        self.stop()
+
+    def resume(self) -> None:
+        """Go on where `pause` stopped it."""
+        if self._left < float("inf"):
+            self.restart(self._left)
 
     def _arm(self) -> None:
         self._timer_at = self._when

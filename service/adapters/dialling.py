@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-dialled: ContextVar[Callable[[], None]] = ContextVar("dialled")
-"""Called when the connection of the current task's request stands."""
+dialled: ContextVar[Callable[[bool], None]] = ContextVar("dialled")
+"""Called when the connection of the current task's request stands; True: it stood before."""
 
 _SOCKS = {
     "socks4": (ProxyType.SOCKS4, False),
@@ -75,7 +75,7 @@ class _Dial:
             raise timed_out(self._via, self._to, self._seconds) from None
         except _ERRORS as error:
             raise explain(error, self._via, self._to) from None
-        dialled.get(lambda: None)()
+        dialled.get(lambda _: None)(False)
         return connection
 
 
@@ -160,3 +160,7 @@ def connector(
         password=_Field(proxy.password.reveal()) if known else None,
         rdns=remote_dns,
     )
+
+
+async def probe(session: aiohttp.ClientSession, proxy: Proxy, url: str) -> None:
+    raise NotImplementedError

@@ -1,21 +1,29 @@
 """Every way out: a session for each upstream and proxy, and the next proxy when a dial fails.
 
+    Lane.ask ─▶ Pool.order ─▶ dial ─┬─ ok ─────▶ succeeded ─▶ the request
+                    ▲               └─ failed ─▶ failed ─▶ the next proxy
+                    └── back ◀── probe, every 5 s ◀── down
+
 This is the one door for outbound connections. What could be read from the environment (proxies,
 netrc), what would be kept between callers (cookies) and what aiohttp would do by itself (total
 time-outs) is off.
 """
 
 import asyncio
+import math
 import ssl
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 
-from service.adapters.clock import Clock
-from service.adapters.dialling import connector, dialled
+from service.adapters.clock import Clock, sleep
+from service.adapters.dialling import connector, dialled, probe
+from service.adapters.logs import log
 from service.adapters.upstream import Answer, Order, attempt
-from service.core.proxy import Proxy
+from service.core.pool import Pool
+from service.core.proxy import DIRECT, Proxy
 from service.errors import Failure, Whose
 
 # The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
@@ -23,6 +31,14 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
 _READ_AHEAD = 16 * 1024
 """Bytes of an answer that may wait unread; from twice as many on, aiohttp pauses the socket."""
 _HEADER_LIMIT = 64 * 1024  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
+PROBE_EVERY: Final = 5.0
+"""Seconds between the probes of a proxy that is down."""
+REMEASURE_EVERY: Final = 60.0
+"""Seconds between the probes of the proxies of a `fastest` pool."""
+
+
+OnDialled = Callable[[Proxy, bool], None]
+"""Takes the way, and whether the connection stood before."""
 
 
 class Watcher(Protocol):
@@ -36,59 +52,75 @@ class Watcher(Protocol):
 
 
 class Route(NamedTuple):
-    """An upstream and the ways to it, in order of preference; `origin`: host:port, for messages."""
+    """An upstream, its base URL, and HOST:PORT for messages."""
 
     upstream: str
+    url: str
     origin: str
-    pool: str
-    ways: Sequence[Proxy]
 
 
 class Lane:
     """The ways to one upstream. `connect`: seconds that a dial may take."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a way out is made of
         self,
         route: Route,
+        pool: Pool,
         clock: Clock,
         watcher: Watcher,
         *,
         connect: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.pool = pool
         self._route = route
         self._watcher = watcher
         self._clock = clock
         self._connect = connect
         self._tls = tls
         self._sessions: dict[Proxy, aiohttp.ClientSession] = {}
+        self._probes: dict[Proxy | None, asyncio.Task[None]] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def ask(self, order: Order, on_dialled: Callable[[], None]) -> Answer:
+    async def ask(self, order: Order, on_dialled: OnDialled, avoid: Proxy | None = None) -> Answer:
         """Send the order through the first proxy that can be dialled; raises the last Failure.
 
-        `on_dialled` is called when the connection stands and the request is about to be sent.
+        `on_dialled` is called when the connection stands and the request is about to be sent;
+        `avoid`: the proxy that did no good just now, to be tried after the others. If all rest and
+        the one that is tried fails, that is Failure no_proxy.
         """
-        *first, last = self._route.ways
-        for proxy in first:
+        if self.pool.policy == "fastest":
+            self._begin(None, self._measure)
+        resting = self.pool.wait(self._clock.now()) is not None
+        refused: list[tuple[Proxy, Failure]] = []
+        for proxy in self.pool.order(self._clock.now(), avoid):
+
+            def on_connection(reused: bool, proxy: Proxy = proxy) -> None:  # noqa: FBT001
+                self._blame(refused)
+                on_dialled(proxy, reused)
+
             try:
-                return await self._ask(order, proxy, on_dialled)
+                return await self._ask(order, proxy, on_connection)
             except Failure as failure:
                 if failure.stage != "dial":
                     raise
-        return await self._ask(order, last, on_dialled)
+                refused.append((proxy, failure))
+                if _own_fault(proxy, failure):
+                    self._strike(proxy, failure)
+        _, last = refused[-1]
+        raise self._no_proxy(last) if resting else last
 
-    async def _ask(self, order: Order, proxy: Proxy, on_dialled: Callable[[], None]) -> Answer:
+    async def _ask(
+        self, order: Order, proxy: Proxy, on_connection: Callable[[bool], None]
+    ) -> Answer:
         """Make one attempt, and tell the watcher what came of it."""
-        upstream, pool, shown = self._route.upstream, self._route.pool, str(proxy)
         began = self._clock.now()
 
-        def connected() -> None:
-            self._watcher.connected(pool, shown, self._clock.now() - began)
-            self._watcher.proxy_up(pool, shown, up=True)
-            on_dialled()
+        def connected(reused: bool) -> None:  # noqa: FBT001
+            self._succeeded(proxy, None if reused else self._clock.now() - began)
+            on_connection(reused)
 
         result = "left"
         token = dialled.set(connected)
@@ -97,13 +129,80 @@ class Lane:
             result = "ok"
         except Failure as failure:
             result = failure.code
-            if failure.whose is Whose.PROXY:
-                self._watcher.proxy_up(pool, shown, up=False)
             raise
         finally:
             dialled.reset(token)
-            self._watcher.attempt(upstream, shown, result)
+            self._watcher.attempt(self._route.upstream, str(proxy), result)
+        self.pool.opened(proxy)
+        answer.on_close = lambda: self.pool.closed(proxy)
         return answer
+
+    def _succeeded(self, proxy: Proxy, seconds: float | None) -> None:
+        pool, shown = self.pool.name, str(proxy)
+        if seconds is not None:
+            self._watcher.connected(pool, shown, seconds)
+        self._watcher.proxy_up(pool, shown, up=True)
+        if self.pool.succeeded(proxy, seconds, self._clock.now()):
+            log.info("proxy is back", pool=pool, proxy=shown)
+
+    def _blame(self, refused: list[tuple[Proxy, Failure]]) -> None:
+        """Another proxy got through: what the ones before it said of the upstream was their own."""
+        for proxy, failure in refused:
+            if not _own_fault(proxy, failure):
+                self._strike(proxy, failure)
+        refused.clear()
+
+    def _strike(self, proxy: Proxy, failure: Failure) -> None:
+        pool, shown = self.pool.name, str(proxy)
+        self._watcher.proxy_up(pool, shown, up=False)
+        rest = self.pool.failed(proxy, failure.code, self._clock.now())
+        if rest is None:
+            return
+        if len(self.pool.members) > 1:
+            why = failure.message
+            log.warning("proxy rests", pool=pool, proxy=shown, seconds=round(rest, 1), why=why)
+        self._begin(proxy, partial(self._revive, proxy))
+
+    def _no_proxy(self, last: Failure) -> Failure:
+        wait = self.pool.wait(self._clock.now()) or 0
+        text = f"every proxy of the pool {self.pool.name} rests after failures; the last one said:"
+        text = f"{text} {last.message}"
+        return Failure("no_proxy", text, stage="dial", retry_after=max(math.ceil(wait), 1))
+
+    def _begin(self, of: Proxy | None, probing: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Let it go on beside the requests, once."""
+        if of not in self._probes:
+            self._probes[of] = task = asyncio.create_task(probing(), name=f"probe {of}")
+            task.add_done_callback(lambda _: self._probes.pop(of, None))
+
+    async def _revive(self, proxy: Proxy) -> None:
+        """Probe a proxy that is down until it is up again."""
+        while self.pool.member(proxy).down:
+            await sleep(self._clock, PROBE_EVERY)
+            if self.pool.member(proxy).down:
+                await self._probe(proxy)
+
+    async def _measure(self) -> None:
+        """Keep the connect times of a pool fresh."""
+        while True:
+            for member in self.pool.members:
+                stale = self._clock.now() - member.measured >= REMEASURE_EVERY
+                if stale and not member.down:
+                    await self._probe(member.proxy)
+            await sleep(self._clock, REMEASURE_EVERY)
+
+    async def _probe(self, proxy: Proxy) -> None:
+        """Dial and hang up: nothing is asked of the upstream, so that it costs nothing."""
+        began = self._clock.now()
+        try:
+            await probe(self._session(proxy), proxy, self._route.url)
+        except Failure as failure:
+            if _own_fault(proxy, failure) or failure.code == self.pool.member(proxy).why:
+                self._strike(proxy, failure)
+            else:  # it does what a proxy does; the upstream is another matter
+                self._succeeded(proxy, None)
+        else:
+            self._succeeded(proxy, self._clock.now() - began)
 
     def _session(self, proxy: Proxy) -> aiohttp.ClientSession:
         if proxy not in self._sessions:
@@ -137,7 +236,16 @@ class Lane:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and probe no more."""
+        probes = list(self._probes.values())
+        for task in probes:
+            task.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+
+
+def _own_fault(proxy: Proxy, failure: Failure) -> bool:
+    """Tell whether a dial that failed is the way's fault for sure."""
+    return failure.whose is Whose.PROXY or proxy == DIRECT

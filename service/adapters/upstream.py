@@ -4,7 +4,7 @@ import asyncio
 import socket
 from io import BytesIO
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 import msgspec
@@ -18,6 +18,9 @@ from service.core.mask import Mask
 from service.core.proxy import Proxy
 from service.core.routes import Headers
 from service.errors import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _LINGER = (
@@ -56,7 +59,7 @@ class Order(msgspec.Struct, frozen=True):
 class Answer:
     """An upstream's response, from its status line on. Leaving it closes what was not read.
 
-    `where`: the upstream and the way to it, for messages.
+    `where`: the upstream and the way to it, for messages; `on_close`: called when it is left.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Answer:
         self._clock = clock
         self._where = where
         self.proxy = proxy
+        self.on_close: Callable[[], None] | None = None
         self.status = response.status
         self.reason = self._mask.text(response.reason or "")
         self.headers: Headers = [(k, self._mask.text(v)) for k, v in response.headers.items()]
@@ -84,8 +88,14 @@ class Answer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and not self._response.closed:
             await self._linger()
+        self._response.close()
+        if self.on_close is not None:
+            self.on_close()
+
+    def drop(self) -> None:
+        """Hang up: what follows does not matter."""
         self._response.close()
 
     async def read(self) -> bytes:

@@ -125,6 +125,7 @@ class Glance(msgspec.Struct):
 
     model: Any = None
     stream: Any = None
+    background: Any = None
 
     @property
     def named(self) -> str | None:
@@ -133,6 +134,7 @@ class Glance(msgspec.Struct):
 
 
 _glance = msgspec.json.Decoder(Glance).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def glance(data: bytes) -> Glance:
@@ -143,6 +145,16 @@ def glance(data: bytes) -> Glance:
         return _glance(data)
     except _NO_JSON:
         return Glance()
+
+
+def renamed(data: bytes, model: str) -> bytes:
+    """Return a JSON body that asks for this model; all else in it stays as it was written."""
+    try:
+        body = _members(data)
+    except _NO_JSON:
+        return data
+    body["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(body)
 
 
 def counted(data: bytes) -> tuple[bytes, bool]:

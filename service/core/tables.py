@@ -166,6 +166,7 @@ class Clocks(Table, frozen=True):
     headers: Seconds | None = None
     first_token: Seconds | None = None
     idle: Seconds = 120.0
+    total: Seconds = 0.0
 
     def headers_for(self, *, stream: bool) -> float:
         """Seconds from the request to the status line: 120 for `stream: true`, else 600."""
@@ -174,6 +175,14 @@ class Clocks(Table, frozen=True):
     def first_token_for(self, *, fallback: bool = False) -> float:
         """Seconds from the status line to the first content: 300, without a fallback 600."""
         return (300.0 if fallback else 600.0) if self.first_token is None else self.first_token
+
+
+class Retry(Table, frozen=True):
+    """What may be sent again: attempts an upstream, seconds of a Retry-After, bytes of a body."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10, description="a whole number from 1 to 10")] = 3
+    wait: Seconds = 5.0
+    body: Size = 8 * 1024 * 1024
 
 
 class Heartbeat(Table, frozen=True):
@@ -232,7 +241,11 @@ class Upstream(Table, frozen=True):
     headers: Headers = {}
     models: Annotated[tuple[Text, ...], Meta(min_length=1, description="a list of globs")] = ("*",)
     prefix: Prefix = ""
+    model_map: Annotated[
+        dict[Text, Text], Meta(description="a table of model names, asked for = sent")
+    ] = {}
     pool: Annotated[str, Meta(description="the name of a [[pool]]")] = ""
+    fallback: Annotated[tuple[Name, ...], Meta(description="a list of [[upstream]] names")] = ()
     ca_file: Annotated[str, Meta(description="the path of a PEM file")] = ""
     clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
 
@@ -255,6 +268,9 @@ class Pool(Table, frozen=True):
     proxies: Annotated[
         tuple[str, ...], Meta(min_length=1, description="a list of proxy URLs, direct or env")
     ]
+    policy: Annotated[
+        Literal["ordered", "fastest", "spread"], Meta(description="ordered, fastest or spread")
+    ] = "ordered"
 
     def __post_init__(self) -> None:
         for number, proxy in enumerate(self.proxies):
