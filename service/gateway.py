@@ -21,6 +21,7 @@ from service.adapters.rates import Rates
 from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order
+from service.catalogue import Source
 from service.core import chat, dialect, retry, routes
 from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance
@@ -211,6 +212,18 @@ class Gateway:
         stream = self._begin(name, caller, first, errand, committed=False)
         stream.hides_usage = counting
         return stream
+
+    def sources(self, caller: Caller, incoming: Incoming) -> list[Source]:
+        """Return the upstreams of the prefix, to ask each for its models."""
+        fitting = [up for up in self.settings.upstream if up.prefix == incoming.place.prefix]
+
+        def compose(upstream: Upstream) -> Order:
+            url = f"{upstream.url}/models" + (f"?{incoming.query}" if incoming.query else "")
+            headers = self._headers(upstream, incoming.headers, caller, fitting[0])
+            return Order("GET", url, headers, None, streams=False, secret=upstream.key.reveal())
+
+        errand = _Errand("GET", "models", b"", compose, streams=False)
+        return [Source(self._leg(up, errand, last=True), up.models) for up in fitting]
 
     def _choose(self, prefix: str, model: str | None) -> Upstream:
         return routes.choose(self.settings.upstream, prefix, model)

@@ -12,7 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from service.adapters.upload import Upload
-from service.boundary import CALLER, GATEWAY, NAME, boundary, share
+from service.boundary import CALLER, GATEWAY, NAME, NOTE, boundary, share
+from service.catalogue import Source, union
 from service.core import chat, routes
 from service.core.chat import Glance, Pacing
 from service.core.routes import Place
@@ -157,6 +158,15 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     return await serve(request, stream, response, outlet)
 
 
+async def _models(request: web.Request, sources: list[Source]) -> web.Response:
+    listed, told = await union(sources, request.app[GATEWAY].clock)
+    headers = {
+        "Teleprinter-Request-Id": request[NOTE]["id"],
+        "Teleprinter-Upstream": ", ".join(told),
+    }
+    return web.Response(body=listed, content_type="application/json", headers=headers)
+
+
 async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     pace = chat.pacing_of_headers(request.headers)
@@ -167,6 +177,10 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     else:
         glance = chat.glance(incoming.body)
     await gateway.admit(caller, glance.named)
+    if incoming.method == "GET" and incoming.place.rest == "models":
+        sources = gateway.sources(caller, incoming)
+        if len(sources) > 1:
+            return await _models(request, sources)
     stream = gateway.v1(request[NAME], caller, incoming, glance)
     try:
         await stream.ready()

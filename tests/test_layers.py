@@ -22,14 +22,14 @@ LAYERS = {
     6: "app",
     5: "boundary responses web demo",
     4: "gateway",
-    3: "relay verdict",
+    3: "catalogue relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
     " adapters.replay adapters.systemd adapters.tracing adapters.upload"
     " adapters.upstream",
     1: "core.access core.chat core.circuit core.dialect.__init__ core.dialect.base"
-    " core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask core.pacing"
-    " core.pool core.retry core.routes core.sse core.tables core.tickets core.view",
+    " core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask"
+    " core.pacing core.pool core.retry core.routes core.sse core.tables core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -64,6 +64,7 @@ BESIDE = {
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
     "core.view": {"core.dialect.__init__", "core.sse"},
+    "catalogue": {"relay", "verdict"},
     "relay": {"verdict"},
     "responses": {"boundary"},
     "settings": {"draft", "sources"},
