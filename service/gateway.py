@@ -261,6 +261,7 @@ class Gateway:
             caller=caller.identity,
             repeatable=errand.repeatable,
             too_large=errand.too_large(rules),
+            continues=first.continue_on_cut and errand.streams,
             committed=committed,
         )
         stream.task.add_done_callback(lambda _: self._settle(stream, caller))

@@ -28,6 +28,7 @@ from service.core.circuit import Circuit
 from service.core.dialect import Dialect, Plain
 from service.core.events import Ending, Frame, Outcome, Summary
 from service.core.proxy import Proxy
+from service.core.rejoin import Different, Rejoin, Sent
 from service.core.retry import Course, Step
 from service.core.sse import Framer, FrameTooLong
 from service.errors import Failure
@@ -82,8 +83,9 @@ class Stream:
     """One answer on its way from an upstream to its reader.
 
     `legs`: the upstream and its fallbacks, which `course` goes through; `repeatable`: the request
-    may be sent twice, `too_large` why it is not nevertheless. `committed`: the client's response
-    is an event stream already, so that whatever fails is an event.
+    may be sent twice, `too_large` why it is not nevertheless; `continues`: also to go on with an
+    answer that was cut. `committed`: the client's response is an event stream already, so that
+    whatever fails is an event.
     """
 
     def __init__(  # noqa: PLR0913  the parts of a stream
@@ -96,6 +98,7 @@ class Stream:
         caller: str,
         repeatable: bool,
         too_large: str,
+        continues: bool,
         committed: bool,
     ) -> None:
         self.name = name
@@ -119,6 +122,10 @@ class Stream:
         self._early: Timer | None = None
         self._parting: Failure | None = None
         self._held: list[Frame] = []
+        self._released = False
+        self._told = Sent() if continues and repeatable else None
+        self._rejoin: Rejoin | None = None
+        self._cut: Failure | None = None
         self._turn_to(course.target)
         for leg in legs:
             leg.lane.begin()
@@ -134,14 +141,17 @@ class Stream:
         self._start_over()
 
     def _start_over(self) -> None:
-        """Forget what an attempt has brought: nobody has seen any of it."""
+        """Forget what an attempt has brought; what the client has of it is to come again."""
         self.dialect = self._leg.dialect()
-        self.summary.first_token_ms = None
         self.frames -= len(self._held)
         self._held = []
         self._held_size = 0
-        self._flowing = self._opened and not self._committed
-        self._released = self._sent = self._reused = self._said = False
+        if self._released and self._told is not None:
+            self._rejoin = Rejoin(self._told)
+        else:
+            self.summary.first_token_ms = None
+        self._flowing = self._released or (self._opened and not self._committed)
+        self._sent = self._reused = self._said = False
         self._framer: Framer | None = None
         self._stage = "dial"
 
@@ -202,7 +212,7 @@ class Stream:
             self._judge(failure)
             step = self._next(failure)
             if step is None:
-                self._finish(failure)
+                self._finish(self._cut or failure)
                 return
             cut = failure.code == "upstream_cut" and not self._reused
             self._avoid = self._via if cut else None
@@ -211,13 +221,23 @@ class Stream:
 
     def _next(self, failure: Failure) -> Step | None:
         """Return what may be tried after that, None if nothing."""
-        if self._released or (self._sent and not self._repeatable):
+        if self._sent and not self._repeatable:
+            return None
+        if self._released and not self._may_go_on(failure):
             return None
         step = self._course.after(failure, self._clock.now(), reused=self._reused)
         if step is not None and self._sent and self._too_large:
             failure.note = self._too_large
             return None
         return step
+
+    def _may_go_on(self, failure: Failure) -> bool:
+        """Tell whether the answer may be asked for again, for what is left of it."""
+        if self._told is None or not self._told.known:
+            return False
+        if self._cut is None and failure.code in {"upstream_cut", "upstream_stalled"}:
+            self._cut = failure
+        return self._cut is not None
 
     async def _do(self, step: Step) -> None:
         if step.wait:
@@ -350,13 +370,15 @@ class Stream:
         frames = []
         for raw in raws:
             event = self.dialect.read(raw)
-            self.frames += 1
-            frames.append(Frame(self.frames, raw, event))
+            frame = Frame(self.frames + 1, raw, event)
             alive = alive or event.data
-            if event.content and self.summary.first_token_ms is None:
+            if event.content and (not self.began or self._stage == "first_token"):
                 self._first_content()
             elif event.malformed:
                 self.summary.malformed += 1
+            if self._told is None or self._is_new(frame, self._told):
+                self.frames += 1
+                frames.append(frame)
         self._hand_on(frames, alive=alive)
         if alive and self._stage == "stream":
             now = self._clock.now()
@@ -364,6 +386,21 @@ class Stream:
             self._last = now
             return True
         return False
+
+    def _is_new(self, frame: Frame, told: Sent) -> bool:
+        """Tell whether the client lacks it; of one that it has in part, leave the rest."""
+        if self._rejoin is not None:
+            try:
+                rest = self._rejoin.rest_of(frame, self.dialect)
+            except Different:
+                told.known = False
+                text = "the answer was asked for again, and came differently"
+                raise Failure("upstream_cut", text, stage="stream") from None
+            if rest is None:
+                return False
+            frame.raw, frame.event = rest.raw, rest.event
+        told.note(frame.event, self.dialect)
+        return True
 
     def _hand_on(self, frames: list[Frame], *, alive: bool) -> None:
         """Give frames to the reader; those before the first content once it comes."""
@@ -379,7 +416,8 @@ class Stream:
     def _first_content(self) -> None:
         self._stage = "stream"
         self._last = self._clock.now()
-        self.summary.first_token_ms = self._elapsed()
+        if not self.began:
+            self.summary.first_token_ms = self._elapsed()
         if self._framer is not None:
             self._leg.circuit.succeeded()
             self._open()

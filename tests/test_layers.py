@@ -27,9 +27,10 @@ LAYERS = {
     " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
     " adapters.replay adapters.systemd adapters.tracing adapters.upload"
     " adapters.upstream",
-    1: "core.access core.chat core.circuit core.dialect.__init__ core.dialect.base"
+    1: "core.access core.chat core.circuit core.cutting core.dialect.__init__ core.dialect.base"
     " core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask"
-    " core.pacing core.pool core.retry core.routes core.sse core.tables core.tickets core.view",
+    " core.pacing core.pool core.rejoin core.retry core.routes core.sse core.tables"
+    " core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -52,6 +53,7 @@ BESIDE = {
         "adapters.dialling",
         "adapters.upload",
     },
+    "core.cutting": {"core.dialect.__init__", "core.sse"},
     "core.dialect.__init__": {"core.dialect.base", "core.dialect.chat", "core.dialect.typed"},
     "core.dialect.base": {"core.sse"},
     "core.dialect.chat": {"core.dialect.base", "core.sse"},
@@ -59,6 +61,7 @@ BESIDE = {
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
     "core.pacing": {"core.view"},
+    "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
     "core.proxy": {"core.secret"},
     "core.tables": {"core.fields"},

@@ -23,7 +23,12 @@ _REPEATABLE: Final = frozenset(
     {"chat/completions", "completions", "embeddings", "messages", "responses"}
 )
 _ELSEWHERE: Final = frozenset(
-    {"upstream_timeout_headers", "upstream_timeout_first_token", "upstream_malformed"}
+    {
+        "upstream_timeout_headers",
+        "upstream_timeout_first_token",
+        "upstream_stalled",
+        "upstream_malformed",
+    }
 )
 _FIRST_WAIT: Final = 0.5
 _SAID: Final = {

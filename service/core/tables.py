@@ -246,6 +246,7 @@ class Upstream(Table, frozen=True):
     ] = {}
     pool: Annotated[str, Meta(description="the name of a [[pool]]")] = ""
     fallback: Annotated[tuple[Name, ...], Meta(description="a list of [[upstream]] names")] = ()
+    continue_on_cut: Flag = False
     ca_file: Annotated[str, Meta(description="the path of a PEM file")] = ""
     clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
 
