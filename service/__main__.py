@@ -1,6 +1,7 @@
 """The command line: serve | check."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"teleprinter: {line}", file=sys.stderr)  # noqa: T201  to the user
         return 2
+    except BrokenPipeError:  # `teleprinter check | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -34,7 +38,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    print(redacted(load(config=args.config)))  # noqa: T201  to the user
+    print(redacted(load(config=args.config)), flush=True)  # noqa: T201  to the user
     return 0
 
 
