@@ -148,9 +148,27 @@ async def attempt(
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
+    _tell_of_the_end(response)
     if order.streams:
         _narrow(response)
     return Answer(response, proxy, where, clock, order.secret)
+
+
+def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
+    """Let who reads the body hear that the connection is gone.
+
+    aiohttp 3.14 forgets the reader when it closes a connection for a chunk that is none.
+    """
+    body = response.content
+    protocol = response.connection.protocol if response.connection is not None else None
+    closed = protocol.closed if protocol is not None else None
+
+    def tell(_: object) -> None:
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError())
+
+    if closed is not None:
+        closed.add_done_callback(tell)
 
 
 def _narrow(response: aiohttp.ClientResponse) -> None:
