@@ -45,12 +45,18 @@ PORTS_TO_TRY = 5
 
 @dataclass
 class Process:
-    """A proxy that runs. `pid` is its own; `auth` what it asks for."""
+    """A proxy that runs. `auth`: what it asks for."""
 
     port: int
-    pid: int
     auth: Auth
     output: Path
+    command: list[str]
+    child: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Its own."""
+        return self.child.pid
 
     def url(self, scheme: str = "http") -> str:
         """Return SCHEME://[USER:PASSWORD@]127.0.0.1:PORT."""
@@ -70,6 +76,13 @@ class Process:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 sleep(BETWEEN_LOOKS)
             pytest.fail(f"port {self.port} is still open after the end of {self.output.stem}")
+
+    def restart(self) -> None:
+        """Start it again after `kill`; return when it listens."""
+        self.child.wait()
+        self.child = _spawn(self.command, self.output)
+        if not _listens(self.child, self.port):
+            pytest.fail(f"{self.output.stem} did not start again")
 
 
 def free_port() -> int:
@@ -260,13 +273,14 @@ def _squid_config(port: int, auth: Auth, tls: Path | None) -> list[str]:
 def _running(command: Callable[[int], list[str]], output: Path, auth: Auth) -> Iterator[Process]:
     for _ in range(PORTS_TO_TRY):
         port = free_port()
-        child = _spawn(command(port), output)
+        line = command(port)
+        process = Process(port, auth, output, line, _spawn(line, output))
         try:
-            if _listens(child, port):
-                yield Process(port, child.pid, auth, output)
+            if _listens(process.child, port):
+                yield process
                 return
         finally:
-            _stop(child)
+            _stop(process.child)
     pytest.fail(f"{output.stem} did not start:\n{output.read_text(errors='replace')}")
 
 

@@ -89,7 +89,7 @@ class Lane:
 
         `on_dialled` is called when the connection stands and the request is about to be sent;
         `avoid`: the proxy that did no good just now, to be tried after the others. If all rest and
-        the one that is tried fails, that is Failure no_proxy.
+        none can be dialled, that is Failure no_proxy.
         """
         if self.pool.policy == "fastest":
             self._begin(None, self._measure)

@@ -5,8 +5,8 @@
 
 A strike is a dial that failed by the proxy's own fault, or one that failed where another proxy got
 through for the same request; what the upstream says or does not say is never one. A pool of one
-never rests, and where all rest, the one whose rest is over first is tried. Nothing is ever added:
-`direct` is a way only where it is listed.
+never rests, and where all rest they are tried after all, the one whose rest is over first at the
+head. Nothing is ever added: `direct` is a way only where it is listed.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,11 +68,11 @@ class Pool:
     def order(self, now: float, avoid: Proxy | None = None) -> list[Proxy]:
         """Return the ways to try, the first first; `avoid` comes last, if another can be had."""
         usable = [member for member in self.members if not self.rests(member, now)]
-        if not usable:
-            usable = [min(self.members, key=lambda member: member.until)]
-        usable.sort(key=self._rank)
-        usable.sort(key=lambda member: member.proxy == avoid)
-        return [member.proxy for member in usable]
+        ranked = sorted(usable, key=self._rank)
+        if not ranked:
+            ranked = sorted(self.members, key=lambda member: member.until)
+        ranked.sort(key=lambda member: member.proxy == avoid)
+        return [member.proxy for member in ranked]
 
     def _rank(self, member: Member) -> float:
         """Return what comes first by the policy; equals stay in the order of the list."""
