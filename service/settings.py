@@ -8,7 +8,6 @@ The structs themselves are in `core.tables`; they are also to be had from here.
 
 import json
 import os
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +15,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from service.adapters.trust import Trust, trust
 from service.core.faults import Fault
-from service.core.proxy import DIRECT, Proxy, from_environment, parse
+from service.core.proxy import DIRECT, Proxy, from_environment
 from service.core.secret import HIDDEN, Secret
 from service.core.tables import (
     Chat,
@@ -33,6 +33,7 @@ from service.core.tables import (
     Table,
     Upstream,
     refuse_twins,
+    way,
 )
 from service.draft import TABLES, Draft
 from service.sources import VARIABLES, SettingsError, read
@@ -92,10 +93,13 @@ class Settings(Table, frozen=True):
         if pool is None:
             return (DIRECT,)
         try:
-            ways = [self._way(entry, upstream) for entry in pool.proxies]
+            ways = [
+                from_environment(upstream.url, self.environ) if entry == "env" else way(entry)
+                for entry in pool.proxies
+            ]
         except ValueError as error:
             raise Rejected(f"pool[{self.pool.index(pool)}].proxies", f"env: {error}") from None
-        if "[" in upstream.url and any(way.scheme == "socks4" for way in ways):
+        if "[" in upstream.url and any(each.scheme == "socks4" for each in ways):
             reason = f"SOCKS4 cannot carry the IPv6 address in {upstream.name}'s url: use socks5"
             raise Rejected(f"pool[{self.pool.index(pool)}].proxies", reason)
         return tuple(dict.fromkeys(ways))
@@ -110,28 +114,20 @@ class Settings(Table, frozen=True):
                 raise Rejected(path, f"expected the name of another [[upstream]]: {others}")
         return [upstream, *(known[name] for name in dict.fromkeys(upstream.fallback))]
 
-    def trust(self, upstream: Upstream) -> ssl.SSLContext | None:
+    def trust(self, upstream: Upstream) -> Trust | None:
         """Return the TLS towards that upstream and its https proxies; None = the system's trust.
 
-        Raises Rejected for a `ca_file` that is none.
+        Raises Rejected for files that are none.
         """
-        if not upstream.ca_file:
-            return None
         try:
-            context = ssl.create_default_context(cafile=upstream.ca_file)
-        except OSError as error:
-            reason = "not PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            path = f"upstream[{self.upstream.index(upstream)}].ca_file"
-            raise Rejected(path, f"{reason}: expected a PEM file of certificates") from None
-        context.set_alpn_protocols(["http/1.1"])
-        return context
+            return trust(upstream)
+        except Rejected as error:
+            path = f"upstream[{self.upstream.index(upstream)}].{error.field}"
+            raise Rejected(path, error.reason) from None
 
     def clocks_of(self, upstream: Upstream) -> Clocks:
         """Return the upstream's own clocks, else everybody's."""
         return upstream.clocks or self.clocks
-
-    def _way(self, entry: str, upstream: Upstream) -> Proxy:
-        return from_environment(upstream.url, self.environ) if entry == "env" else parse(entry)
 
     def pool_of(self, upstream: Upstream) -> Pool | None:
         """Return the pool that the upstream goes through; None: there is none, it goes direct."""
@@ -180,7 +176,7 @@ def redacted(settings: Settings) -> str:
     shown = replace(settings, store=replace(settings.store, url=settings.store.shown()))
     parts = [_table(f"[{name}]", getattr(shown, name)) for name in TABLES]
     for upstream in settings.upstream:
-        ways = ", ".join(str(way) for way in settings.ways(upstream))
+        ways = ", ".join(map(str, settings.ways(upstream)))
         parts.append(_table("[[upstream]]", upstream) + f"\n# ways out: {ways}")
     pools = (replace(pool, proxies=pool.shown()) for pool in settings.pool)
     parts.extend(_table("[[pool]]", pool) for pool in pools)

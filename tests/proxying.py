@@ -70,14 +70,21 @@ def upstream_of(scheme: str, ca: Authority, script: Script | None = None) -> Ups
 def relay_to(
     url: str,
     ca: Authority,
-    *ways: str,
+    *ways: str | list[str],
     clock: FakeClock | None = None,
     environ: Mapping[str, str] | None = None,
+    clocks: str = "",
+    **own: str,
 ) -> AbstractAsyncContextManager[Relay]:
-    """Run a relay with one upstream, which trusts the tests' authority, through these proxies."""
+    """Run a relay with one upstream, which trusts the tests' authority, through these proxies.
+
+    A way that is a list is a chain; `clocks` is the text of a table, `own` the upstream's own keys.
+    """
     pool = f'[[pool]]\nname = "ways"\nproxies = {json.dumps(ways)}\n' if ways else ""
     upstream = f'name = "api"\nurl = "{url}/v1"\nca_file = {json.dumps(str(ca.file))}\n'
-    return relaying(toml=f"[[upstream]]\n{upstream}{pool}", clock=clock, environ=environ)
+    upstream += "".join(f"{key} = {json.dumps(value)}\n" for key, value in own.items())
+    toml = f"[clocks]\n{clocks}\n[[upstream]]\n{upstream}{pool}"
+    return relaying(toml=toml, clock=clock, environ=environ)
 
 
 class Scene(NamedTuple):

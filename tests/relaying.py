@@ -22,6 +22,7 @@ from aiohttp import web
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
 from service.adapters.tracing import NoTraces
+from service.adapters.trust import Trust
 from service.app import application, runner
 from service.boundary import GATEWAY
 from service.gateway import Gateway
@@ -98,7 +99,7 @@ async def relaying(  # noqa: PLR0913  what a test may change
     serving = runner(app)
     await serving.setup()
     for lane in app[GATEWAY]._lanes.values() if tls is not None else ():
-        lane._tls = tls
+        lane._tls = Trust(tls, tls)
     try:
         await web.TCPSite(serving, "127.0.0.1", 0).start()
         port = serving.addresses[0][1]

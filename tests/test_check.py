@@ -139,7 +139,23 @@ BROKEN_TOML = {
         "pool[0].proxies[0] ",
         "one of http, https, socks4",
     ),
-    "proxy chain": ('[[pool]]\nname = "p"\nproxies = [["direct"]]\n', "pool[0].proxies", "a list"),
+    "proxy chain": (
+        '[[pool]]\nname = "p"\nproxies = ["direct", ["http://h:1", "direct"]]\n',
+        "pool[0].proxies[1] ",
+        "hop 2: expected a proxy, direct cannot be part of a chain",
+    ),
+    "proxy chain number": (
+        '[[pool]]\nname = "p"\nproxies = [["http://h:1", 1]]\n',
+        "pool[0].proxies[0][1] ",
+        "a list of proxy URLs, direct, env or lists of URLs",
+    ),
+    "server name": (UPSTREAM + 'server_name = "a b"\n', "upstream[0].server_name ", "a host name"),
+    "client key": (UPSTREAM + 'client_key = "k.pem"\n', "upstream[0].client_key ", "client_cert"),
+    "client cert": (
+        UPSTREAM.replace("https:", "http:") + 'client_cert = "c.pem"\n',
+        "upstream[0].client_cert ",
+        "expected an https:// url",
+    ),
     "syntax": ("[server\nport = 1\n", "teleprinter.toml: not TOML", "line 1"),
     "twice": ("[server]\n[server]\n", "teleprinter.toml: not TOML", "line 2"),
 }

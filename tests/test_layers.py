@@ -24,26 +24,42 @@ LAYERS = {
     4: "gateway",
     3: "catalogue relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
-    " adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.rates"
-    " adapters.replay adapters.systemd adapters.tracing adapters.upload"
-    " adapters.upstream",
-    1: "core.access core.chat core.circuit core.cutting core.dialect.__init__ core.dialect.base"
-    " core.dialect.chat core.dialect.typed core.faults core.fields core.fronts core.mask"
-    " core.pacing core.pool core.rejoin core.retry core.routes core.sse core.tables"
+    " adapters.egress adapters.hops adapters.line adapters.logs adapters.look"
+    " adapters.metrics adapters.outlet adapters.probe adapters.rates adapters.replay"
+    " adapters.systemd adapters.tracing adapters.trust adapters.upload adapters.upstream",
+    1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
+    " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
+    " core.mask core.pacing core.pool core.rejoin core.retry core.routes core.sse core.tables"
     " core.tickets core.view",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
 BESIDE = {
-    "adapters.dialling": {"adapters.clock", "adapters.diagnosis"},
+    "adapters.dialling": {
+        "adapters.clock",
+        "adapters.diagnosis",
+        "adapters.hops",
+        "adapters.look",
+        "adapters.trust",
+    },
     "adapters.egress": {
         "adapters.clock",
         "adapters.dialling",
         "adapters.logs",
+        "adapters.probe",
+        "adapters.trust",
         "adapters.upstream",
     },
+    "adapters.hops": {"adapters.line", "adapters.trust"},
+    "adapters.look": {"adapters.clock", "adapters.hops", "adapters.trust"},
     "adapters.outlet": {"adapters.clock", "adapters.replay"},
+    "adapters.probe": {
+        "adapters.clock",
+        "adapters.dialling",
+        "adapters.hops",
+        "adapters.trust",
+    },
     "adapters.rates": {"adapters.logs"},
     "adapters.tracing": {"adapters.metrics"},
     "adapters.upload": {"adapters.clock"},
@@ -70,14 +86,14 @@ BESIDE = {
     "catalogue": {"relay", "verdict"},
     "relay": {"verdict"},
     "responses": {"boundary"},
-    "settings": {"draft", "sources"},
+    "settings": {"adapters.trust", "draft", "sources"},
     "web": {"boundary", "responses"},
 }
 """Imports within a layer: what a module builds on."""
 
 DOORS = {
-    "aiohttp_socks": "adapters.diagnosis adapters.dialling",
-    "python_socks": "adapters.dialling",
+    "aiohttp_socks": "adapters.dialling",
+    "python_socks": "adapters.diagnosis adapters.hops",
     "aiohttp_sse": "responses",
     "dotenv": "sources",
     "limits": "adapters.rates",

@@ -327,4 +327,4 @@ async def test_a_ca_file_is_trusted_instead_of_the_system(ca):
     """Nothing but the authorities in it."""
     async with relay_to("https://127.0.0.1:1", ca) as relay:
         (lane,) = relay.gateway._lanes.values()
-        assert len(lane._tls.get_ca_certs()) == 1
+        assert len(lane._tls.upstream.get_ca_certs()) == 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.core.proxy import DIRECT, Proxy, from_environment, parse
+from service.core.proxy import DIRECT, Proxy, chain, from_environment, parse
 from service.core.secret import Secret
 
 CANARY = "hunter2-canary"
@@ -255,4 +255,48 @@ def test_bad_variable_is_named(name):
     """A bad value is refused under the variable's own name, without its password."""
     with pytest.raises(ValueError, match=f"^{name}: ") as caught:
         from_environment(HTTPS, {name: f"sokcs5://me:{CANARY}@h"})
+    assert CANARY not in str(caught.value)
+
+
+# --- chains
+
+
+def test_a_chain():
+    """The last hop, dialled via those before; what is shown has all of them and no password."""
+    way = chain(["http://127.0.0.1:7890", f"socks5h://me:{CANARY}@far", "https://[::1]:1"])
+    assert shape(way) == ("https", "::1", 1, "", "")
+    assert str(way) == "http://127.0.0.1:7890 -> socks5h://far:1080 -> https://[::1]:1"
+    assert way.via == chain(["http://127.0.0.1:7890", f"socks5h://me:{CANARY}@far"])
+    assert [hop.host for hop in way.hops] == ["127.0.0.1", "far", "::1"]
+    assert way.title == "proxy [::1]:1, reached through 127.0.0.1:7890 and far:1080,"
+    assert CANARY not in repr(way) + way.title
+    assert way.via is not None
+    assert way.via.url == f"socks5h://me:{CANARY}@far:1080"
+
+
+def test_chains_are_ways_of_their_own():
+    """The same last hop through another is another way; a chain of one is the proxy itself."""
+    one, two = "http://a:1", "socks5h://b:1"
+    assert chain([one, two]) == chain([one, two])
+    assert len({chain([one, two]), chain([two, one]), parse(one), parse(two)}) == 4
+    assert chain([one]) == parse(one)
+    assert (DIRECT.hops, parse(one).hops) == ((), (parse(one),))
+    assert parse(one).title == "proxy a:1"
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ([], "at least one proxy"),
+        (["http://a", "direct"], "hop 2: expected a proxy, direct cannot be part of a chain"),
+        (["env", "http://a"], "hop 1: expected a proxy, env cannot be part of a chain"),
+        (["http://a", "b:1"], "hop 2: expected a proxy with its kind: http://b:1"),
+        (["http://a", f"ftp://me:{CANARY}@b"], "hop 2: unknown kind"),
+        (["socks4://a", "http://[::1]:1"], "hop 1: SOCKS4 cannot carry an IPv6 address"),
+    ],
+)
+def test_no_chain(texts, says):
+    """The number of the hop, what was expected, and no password."""
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        chain(texts)
     assert CANARY not in str(caught.value)

@@ -372,6 +372,24 @@ def test_environment_is_asked_for_each_upstream(place):
     assert ways(read, 1) == ["direct"]
 
 
+def test_an_entry_that_is_a_list_is_a_chain(place):
+    """It is one way; `check` prints it as it may be written, without credentials."""
+    hops = f'["http://127.0.0.1:7890", "socks5h://me:{CANARY}@far"]'
+    read = place(toml=UPSTREAM + f'[[pool]]\nname = "p"\nproxies = [{hops}, "direct"]\n')
+    assert ways(read) == ["http://127.0.0.1:7890 -> socks5h://far:1080", "direct"]
+    chained = [["http://127.0.0.1:7890", "socks5h://far:1080"], "direct"]
+    assert tomllib.loads(redacted(read))["pool"][0]["proxies"] == chained
+    assert CANARY not in redacted(read) + repr(read.pool)
+    assert "http://127.0.0.1:7890 -> socks5h://far:1080, direct" in repr(read.pool)
+
+
+def test_a_socks4_hop_at_the_end_cannot_carry_ipv6(place):
+    """Whatever stands before it."""
+    toml = UPSTREAM.replace("api.example.com", "[::1]")
+    toml += '[[pool]]\nname = "p"\nproxies = [["http://a:1", "socks4://b:1"]]\n'
+    assert "SOCKS4 cannot carry the IPv6 address" in refused(place, toml=toml)
+
+
 @pytest.mark.parametrize(
     ("names", "pool", "port"),
     [

@@ -1,6 +1,6 @@
 """What a failed dial means: whose fault it was, and what a user can do.
 
-    what a connector raised ──explain──▶ Failure of the stage `dial`
+    what a connector or a hop raised ──explain──▶ Failure of the stage `dial`
 
 No text of a library is handed on: some of them quote the proxy's password.
 """
@@ -10,12 +10,13 @@ import errno
 import os
 import socket
 import ssl
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import aiohttp
-import aiohttp_socks
+import python_socks
 
-from service.core.proxy import Proxy
+from service.core.certificate import Certificate
+from service.core.proxy import Leg, Proxy
 from service.errors import Failure
 
 _PROXY_AUTHENTICATION: Final = 407
@@ -27,36 +28,65 @@ _REFUSED: Final = f"[Errno {errno.ECONNREFUSED}]"
 _ALERTS: Final = ("TLSV1", "SSLV3", "UNSUPPORTED")  # OpenSSL's names for what a TLS server says
 
 
-def explain(error: Exception, proxy: Proxy, origin: str) -> Failure:
-    """Return what the error of a dial through that proxy to HOST:PORT means."""
+_MISMATCH: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
+_OUT_OF_TIME: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
+
+
+class Shown(NamedTuple):
+    """A certificate that was not accepted, None if it could not be read, and the name it lacks."""
+
+    expected: str
+    certificate: Certificate | None
+
+
+def explain(error: Exception, leg: Leg, origin: str, shown: Shown | None = None) -> Failure:
+    """Return what the error means: of a dial to HOST:PORT that came as far as that leg."""
+    proxy = leg.proxy
+    if leg.onward is None:
+        return _explain(error, proxy, origin, shown)
+    failure = _explain(error, proxy, f"proxy {leg.onward.address}", shown)
+    if failure.code != "upstream_unreachable":
+        return failure
+    return _dial("proxy_unreachable", failure.message)
+
+
+def _explain(error: Exception, proxy: Proxy, target: str, shown: Shown | None) -> Failure:
     if (cause := _tls(error)) is not None:
-        return _tls_failure(error, cause, proxy, origin)
+        return _tls_failure(error, cause, (proxy, target), shown)
     if proxy.scheme == "direct":
-        return _dial("upstream_unreachable", f"{origin} {_reason(error)}")
+        return _dial("upstream_unreachable", f"{target} {_reason(error)}")
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _http_refusal(error.status, proxy, origin)
-    if isinstance(error, aiohttp_socks.ProxyError | asyncio.IncompleteReadError):
-        return _socks_refusal(error, proxy, origin)
+        return _http_refusal(error.status, proxy, target)
+    if isinstance(error, python_socks.ProxyError | asyncio.IncompleteReadError):
+        return _refusal(error, proxy, target)
     if isinstance(error, _NO_WAY_TO_PROXY):
-        return _dial("proxy_unreachable", f"proxy {proxy.address} {_reason(error)}")
-    return _beyond(error, proxy, origin)
+        return _dial("proxy_unreachable", f"{proxy.title} {_reason(error)}")
+    return _beyond(error, proxy, target)
 
 
-def timed_out(proxy: Proxy, origin: str, seconds: float) -> Failure:
-    """Return the failure of a dial that took longer than that."""
-    if proxy.scheme == "direct":
+def unverified(error: Exception, proxy: Proxy) -> Literal["upstream", "proxy"] | None:
+    """Tell whose certificate was not accepted; None if that is not what the error says."""
+    if not isinstance(_tls(error), ssl.SSLCertVerificationError):
+        return None
+    return "proxy" if _of_proxy(error, proxy) else "upstream"
+
+
+def timed_out(leg: Leg, origin: str, seconds: float) -> Failure:
+    """Return the failure of a dial that took longer than that, and came as far as that leg."""
+    if leg.proxy.scheme == "direct":
         text = f"{origin} did not answer within {seconds:g} s"
         return Failure("upstream_unreachable", text, stage="dial", status=504)
-    text = f"proxy {proxy.address} did not connect to {origin} within {seconds:g} s"
+    target = origin if leg.onward is None else f"proxy {leg.onward.address}"
+    text = f"{leg.proxy.title} did not connect to {target} within {seconds:g} s"
     return Failure("proxy_timeout", text, stage="dial")
 
 
 def unauthenticated(proxy: Proxy) -> Failure:
     """Return the failure of a proxy that wants other credentials than it got."""
     if proxy.username or proxy.password:
-        text = f"proxy {proxy.address} did not accept the user name and password in its URL"
+        text = f"{proxy.title} did not accept the user name and password in its URL"
     else:
-        text = f"proxy {proxy.address} wants a user name and password: put them into its URL"
+        text = f"{proxy.title} wants a user name and password: put them into its URL"
     return _dial("proxy_refused", text)
 
 
@@ -68,7 +98,7 @@ def _dial(code: str, message: str) -> Failure:
 _NO_WAY_TO_PROXY: Final = (
     aiohttp.ClientProxyConnectionError,
     aiohttp.ClientConnectorDNSError,
-    aiohttp_socks.ProxyConnectionError,
+    python_socks.ProxyConnectionError,
 )
 
 
@@ -77,15 +107,28 @@ def _beyond(error: Exception, proxy: Proxy, origin: str) -> Failure:
     if isinstance(error, socket.gaierror):
         text = f"{origin} {_reason(error)}: a socks5h:// proxy resolves names itself"
         return _dial("upstream_unreachable", text)
+    if proxy.via is not None and _hung_up(error):  # or the hop before granted too much
+        text = f"{proxy.title} broke off the connection: is it running, and a {proxy.scheme} proxy?"
+        return _dial("proxy_unreachable", text)
     if isinstance(error, aiohttp.ClientConnectorError):  # in the TLS handshake with the upstream:
         # proxies that grant a tunnel before they have dialled, as a local Clash does, fail there
-        text = f"proxy {proxy.address} broke off the connection to {origin}: can it reach it?"
+        text = f"{proxy.title} broke off the connection to {origin}: can it reach it?"
         return _dial("upstream_unreachable", text)
-    return _dial(
-        "proxy_protocol",
-        f"what listens at {proxy.address} does not answer as {proxy.scheme} proxies do:"
-        f" is it a port for {'SOCKS' if proxy.scheme in {'http', 'https'} else 'HTTP'}?",
-    )
+    other = "SOCKS" if proxy.scheme in {"http", "https"} else "HTTP"
+    text = f"what listens at {_where(proxy)} does not answer as {proxy.scheme} proxies do"
+    return _dial("proxy_protocol", f"{text}: is it a port for {other}?")
+
+
+def _where(proxy: Proxy) -> str:
+    """Return its title, where it may be no proxy at all."""
+    return proxy.title.removeprefix("proxy ")
+
+
+def _hung_up(error: Exception) -> bool:
+    """Tell whether a connection ended before the first byte of an answer."""
+    if isinstance(error, asyncio.IncompleteReadError):
+        return not error.partial
+    return isinstance(error, ConnectionError | aiohttp.ServerDisconnectedError)
 
 
 def _reason(error: Exception) -> str:
@@ -108,31 +151,34 @@ def _http_refusal(status: int, proxy: Proxy, origin: str) -> Failure:
     if status == _PROXY_AUTHENTICATION:
         return unauthenticated(proxy)
     if status in _NO_PROXY_SAYS:
-        text = f"{proxy.address} refused to connect to {origin} (it answered {status})"
+        text = f"{_where(proxy)} refused to connect to {origin} (it answered {status})"
         return _dial("proxy_protocol", f"{text}: is it an HTTP proxy?")
     if status >= 500:  # noqa: PLR2004
-        text = f"proxy {proxy.address} could not reach {origin} (it answered {status})"
+        text = f"{proxy.title} could not reach {origin} (it answered {status})"
         return _dial("upstream_unreachable", text)
-    text = f"proxy {proxy.address} refused to connect to {origin} (it answered {status})"
+    text = f"{proxy.title} refused to connect to {origin} (it answered {status})"
     return _dial("proxy_refused", text)
 
 
-def _socks_refusal(
-    error: aiohttp_socks.ProxyError | asyncio.IncompleteReadError, proxy: Proxy, origin: str
+def _refusal(
+    error: python_socks.ProxyError | asyncio.IncompleteReadError, proxy: Proxy, origin: str
 ) -> Failure:
-    if isinstance(error, aiohttp_socks.ProxyError):
+    """Read what a hop of a chain or a SOCKS proxy answered."""
+    if isinstance(error, python_socks.ProxyError):
         code = error.error_code
     else:  # sing-box sends half of a SOCKS4 refusal: 0, the code, and no port and address
         code = error.partial[1] if error.partial[:2] == bytes([0, _SOCKS4_REJECTS]) else None
+    if code is not None and not proxy.scheme.startswith("socks"):
+        return _http_refusal(code, proxy, origin)
     if code == _SOCKS5_FORBIDS:
-        return _dial("proxy_refused", f"proxy {proxy.address} does not allow {origin}")
+        return _dial("proxy_refused", f"{proxy.title} does not allow {origin}")
     if code == _SOCKS4_REJECTS:
-        text = f"proxy {proxy.address} refused {origin}, or could not reach it"
+        text = f"{proxy.title} refused {origin}, or could not reach it"
         return _dial("upstream_unreachable", f"{text} (SOCKS4 does not tell which)")
     if code in _SOCKS4_IDENTITY or (code is None and "auth" in str(error).lower()):
         return unauthenticated(proxy)
     if code is not None:
-        return _dial("upstream_unreachable", f"proxy {proxy.address} could not reach {origin}")
+        return _dial("upstream_unreachable", f"{proxy.title} could not reach {origin}")
     return _beyond(error, proxy, origin)
 
 
@@ -144,21 +190,54 @@ def _tls(error: Exception) -> ssl.SSLError | None:
     return inner if isinstance(inner, ssl.SSLError) else None
 
 
-def _tls_failure(error: Exception, cause: ssl.SSLError, proxy: Proxy, origin: str) -> Failure:
+def _of_proxy(error: Exception, proxy: Proxy) -> bool:
+    """Tell whether the TLS is that of the hop to an https proxy."""
     hop = getattr(error, "host", None), getattr(error, "port", None)
-    if proxy.scheme == "https" and hop == (proxy.host, proxy.port):
-        text = _tls_text(cause, f"proxy {proxy.address}", "is it an http:// one?")
+    return proxy.scheme == "https" and hop == (proxy.host, proxy.port)
+
+
+def _tls_failure(
+    error: Exception, cause: ssl.SSLError, way: tuple[Proxy, str], shown: Shown | None
+) -> Failure:
+    proxy, origin = way
+    if _of_proxy(error, proxy):
+        text = _tls_text(cause, proxy.title, "is it an http:// one?", shown)
         return _dial("proxy_protocol", text)
-    through = "" if proxy.scheme == "direct" else f" (through {proxy})"
-    return _dial("upstream_tls", _tls_text(cause, origin + through, "is its URL an http:// one?"))
+    whose = origin if proxy.scheme == "direct" else f"{origin} (through {proxy})"
+    return _dial("upstream_tls", _tls_text(cause, whose, "is its URL an http:// one?", shown))
 
 
-def _tls_text(cause: ssl.SSLError, whose: str, otherwise: str) -> str:
+def _tls_text(cause: ssl.SSLError, whose: str, otherwise: str, shown: Shown | None) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         text = f"the certificate of {whose} was not accepted: {cause.verify_message.rstrip('.')}"
-        hint = "does something on the way intercept it? What you trust instead goes into ca_file"
-        return f"{text}: {hint}"
+        seen = f"; {_described(shown)}" if shown is not None else ""
+        return f"{text}{seen}: {_advice(cause.verify_code)}"
     reason = cause.reason or ""
     if reason.startswith(_ALERTS):
         return f"{whose} refused the TLS handshake ({reason.replace('_', ' ').lower()})"
     return f"{whose} does not speak TLS: {otherwise}"
+
+
+def _described(shown: Shown) -> str:
+    """Say for whom it should be, for whom it is, and who issued it."""
+    if shown.certificate is None:
+        return f"expected one for {shown.expected}"
+    issuer, names = shown.certificate
+    return (
+        f"expected one for {shown.expected}, shown was one for {', '.join(names) or 'nobody'}"
+        f" issued by '{issuer or 'nobody'}'"
+    )
+
+
+def _advice(code: int) -> str:
+    if code in _OUT_OF_TIME:
+        return "is the date of this machine right? What you trust instead goes into ca_file"
+    if code in _MISMATCH:
+        return (
+            "does something on the way intercept it?"
+            " If it is the right server, name the certificate's in server_name"
+        )
+    return (
+        "does a firewall on the way intercept it?"
+        " If it may, put the certificate of its issuer into ca_file"
+    )

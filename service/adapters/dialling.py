@@ -1,30 +1,31 @@
-"""Connections through one proxy, or none: which connector, with which credentials.
+"""Connections through one proxy, a chain of them, or none: which connector, and which credentials.
 
-    http, https ─▶ aiohttp's own proxy support (CONNECT, or absolute-form for an http:// upstream)
-    socks*      ─▶ aiohttp-socks
-    direct      ─▶ aiohttp
+    direct       ─▶ aiohttp
+    http, https  ─▶ aiohttp's own proxy support (CONNECT, or absolute-form for an http:// upstream)
+    socks*       ─▶ aiohttp-socks' connector over `hops`
+    a chain      ─▶ the same over its hops; a last one that is http or https is left to aiohttp
 
 A dial is all that happens before the request's first byte: names, TCP, handshakes, TLS. What fails
 here has cost nothing and may be tried elsewhere; so it is told apart at the one place where it
 happens, the connector's `connect`, and leaves it as a Failure of the stage `dial` (`diagnosis`).
-
-Credentials go out as UTF-8 (RFC 7617 for HTTP; RFC 1929 has no rule), where the libraries know
-Latin-1 and ASCII only.
 """
 
 import ssl
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
 
 import aiohttp
 import aiohttp_socks
-from python_socks import ProxyType
 from yarl import URL
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.diagnosis import explain, timed_out
-from service.core.proxy import Proxy
+from service.adapters.diagnosis import Shown, explain, timed_out, unverified
+from service.adapters.hops import Broken, lay, note, reached
+from service.adapters.look import Look
+from service.adapters.trust import Trust
+from service.core.proxy import DIRECT, Leg, Proxy
+from service.errors import Failure
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,31 +36,51 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-dialled: ContextVar[Callable[[bool], None]] = ContextVar("dialled")
-"""Called when the connection of the current task's request stands; True: it stood before."""
 
-_SOCKS = {
-    "socks4": (ProxyType.SOCKS4, False),
-    "socks4a": (ProxyType.SOCKS4, True),
-    "socks5": (ProxyType.SOCKS5, False),
-    "socks5h": (ProxyType.SOCKS5, True),
-}
-_ERRORS = (aiohttp.ClientError, OSError, EOFError, aiohttp_socks.ProxyError,
-           aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError,
-           aiohttp.http_exceptions.HttpProcessingError, AssertionError, ValueError)  # fmt: skip
+class Dialled(Protocol):
+    """Called when a request has its connection; `reused`: it served another one before.
+
+    A reused one may have been closed by the other side meanwhile: if it then breaks off before the
+    answer's first byte, it says nothing about the upstream.
+    """
+
+    def __call__(self, *, reused: bool) -> None: ...  # noqa: D102
 
 
-class _Dial:
-    """A connector that knows its proxy and its clock, and fails in one way."""
+dialled: ContextVar[Dialled] = ContextVar("dialled")
+"""Called when the connection of the current task's request stands; what it raises closes it."""
+
+_LOOK: Final = 3.0  # seconds for another look at a certificate that was not accepted
+_ERRORS: Final = (
+    aiohttp.ClientError,
+    aiohttp.http_exceptions.HttpProcessingError,
+    OSError,
+    EOFError,
+    AssertionError,
+    ValueError,
+)
+
+
+class _Direct(aiohttp.TCPConnector):
+    """Direct, or through one HTTP proxy: it knows its clock and its trust, and fails in one way."""
 
     def __init__(
-        self, proxy: Proxy, origin: str, clock: Clock, seconds: float, **kwargs: Any
+        self,
+        proxy: Proxy,
+        origin: str,
+        clock: Clock,
+        seconds: float,
+        trust: Trust | None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(limit=0, **kwargs)  # type: ignore[call-arg]  # a mixin
-        self._via = proxy
+        super().__init__(limit=0, ssl=True if trust is None else trust.upstream, **kwargs)
+        self._way = proxy
+        self._native = native(proxy) is not None
         self._to = origin
         self._time = clock
-        self._seconds = seconds
+        self._within = seconds
+        self._trust = trust
+        self._used: WeakSet[object] = WeakSet()
 
     async def connect(
         self,
@@ -68,61 +89,122 @@ class _Dial:
         timeout: "ClientTimeout",  # noqa: ASYNC109  aiohttp's signature
     ) -> "Connection":
         """Return a connection, pooled or new; raises Failure of the stage dial."""
+        if self._trust is not None:
+            req.server_hostname = self._trust.server_name or None
+        end = self._time.now() + (self._within or _LOOK)
+        reached.set(Leg(self._way))
         try:
-            async with Deadline(self._time, self._seconds):
-                connection: Connection = await super().connect(req, traces, timeout)  # type: ignore[misc]
+            async with Deadline(self._time, self._within):
+                connection = await super().connect(req, traces, timeout)
         except TimeoutError:
-            raise timed_out(self._via, self._to, self._seconds) from None
+            raise timed_out(reached.get(), self._to, self._within) from None
+        except Broken as broken:
+            raise await self._failure(broken.error, broken.leg, req, end) from None
         except _ERRORS as error:
-            raise explain(error, self._via, self._to) from None
-        dialled.get(lambda _: None)(False)
+            raise await self._failure(error, Leg(self._way), req, end) from None
+        return self._handed_over(connection)
+
+    def _handed_over(self, connection: "Connection") -> "Connection":
+        """Tell whoever asked, who may still refuse the connection."""
+        reused = connection.protocol in self._used
+        self._used.add(connection.protocol)
+        try:
+            dialled.get(_unheard)(reused=reused)
+        except BaseException:
+            transport = connection.transport
+            connection.close()
+            if transport is not None:  # whose TLS would wait for the other side to close
+                self._loop.call_soon(transport.abort)
+            raise
         return connection
 
+    async def _failure(
+        self, error: Exception, leg: Leg, req: "ClientRequest", end: float
+    ) -> Failure:
+        """Say what the error means; a certificate that was not accepted is looked at again."""
+        whose = unverified(error, leg.proxy)
+        if whose == "proxy":
+            through, host, port = leg.proxy.via or DIRECT, leg.proxy.host, leg.proxy.port
+            name = host
+        elif whose == "upstream":
+            through, host, port = leg.proxy, str(req.host), int(req.port or 0)
+            name = req.server_hostname or host
+        else:
+            return explain(error, leg, self._to)
+        seconds = min(end - self._time.now(), _LOOK)
+        look = Look(through, host, port, name, self._trust and self._trust.proxies)
+        return explain(error, leg, self._to, Shown(name, await look.at(self._time, seconds)))
 
-class _Direct(_Dial, aiohttp.TCPConnector):
-    """Direct, or through an HTTP proxy."""
+    def _get_ssl_context(self, req: "ClientRequest") -> ssl.SSLContext | None:
+        """Show the client's certificate to the upstream only."""
+        to_proxy = self._native and req.proxy is None
+        if to_proxy and req.is_ssl() and self._trust is not None:
+            return self._trust.proxies
+        return super()._get_ssl_context(req)
+
+    async def _wrap_create_connection(
+        self, *args: Any, **kwargs: Any
+    ) -> "tuple[asyncio.Transport, ResponseHandler]":
+        made = await super()._wrap_create_connection(*args, **kwargs)
+        note("tcp" if self._native or not kwargs.get("ssl") else "tls")
+        return made
+
+    async def _start_tls_connection(
+        self, underlying_transport: "asyncio.Transport", req: "ClientRequest", *args: Any, **kw: Any
+    ) -> "tuple[asyncio.BaseTransport, ResponseHandler]":
+        to_proxy = self._native and req.proxy is None
+        if self._native and not to_proxy:
+            note(f"proxy {self._way.address}")  # it has granted the tunnel
+        made = await super()._start_tls_connection(underlying_transport, req, *args, **kw)
+        if not to_proxy:
+            note("tls")
+        return made
 
 
-class _Socks(_Dial, aiohttp_socks.ProxyConnector):
-    """Through a SOCKS proxy; TLS behind it is aiohttp's, as behind an HTTP proxy.
+class _Tunnel(_Direct, aiohttp_socks.ChainProxyConnector):
+    """Through hops, the last of which may be aiohttp's business.
 
-    python-socks would wait for the end of a connection that was reset in the TLS handshake, and its
-    errors do not tell one handshake from the other.
+    aiohttp-socks' own chain knows no https hop, and waits for the end of a connection that was
+    reset; so the line is laid by `hops`, and TLS behind it is aiohttp's, as behind an HTTP proxy.
     """
+
+    def __init__(self, proxy: Proxy, *args: Any) -> None:
+        super().__init__(proxy, *args, proxy_infos=())
+        self._through = proxy if proxy.via is None or not self._native else proxy.via
+        self._onward = proxy if self._native else None
+
+    async def _connect_via_proxy(
+        self,
+        host: str,
+        port: int,
+        ssl: ssl.SSLContext | None = None,  # noqa: ARG002  comes later
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109  the relay has its own clock
+    ) -> "tuple[asyncio.Transport, ResponseHandler]":
+        tls = self._trust and self._trust.proxies
+        line = await lay(self._through, host, port, tls, self._onward)
+        reached.set(Leg(self._way))
+        protocol = self._factory()
+        line.transport.set_protocol(protocol)
+        protocol.connection_made(line.transport)
+        return line.transport, protocol
 
     async def _wrap_create_connection(
         self, *args: Any, **kwargs: Any
     ) -> "tuple[asyncio.Transport, ResponseHandler]":
         tls = kwargs.pop("ssl", None)
-        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
+        wrap = aiohttp_socks.ChainProxyConnector._wrap_create_connection  # noqa: SLF001
+        made = await wrap(self, *args, **kwargs)
         if tls is None:
-            return transport, protocol
-        req, timeout = kwargs["req"], kwargs["timeout"]
-        over, end = await self._start_tls_connection(transport, req=req, timeout=timeout)
-        end.hop = protocol  # type: ignore[attr-defined]  # whose stream closes when it is let go
-        return over, end  # type: ignore[return-value]
-
-
-class _Field(str):
-    """A field of a SOCKS request as python-socks takes it: counted and written in UTF-8 bytes.
-
-    It is true though it is empty: a user name alone is sent with an empty password, as curl does.
-    """
-
-    __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        return len(self.encode())
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002
-        return super().encode()
+            return made
+        start = {n: kwargs[n] for n in ("req", "timeout", "client_error") if n in kwargs}
+        return await self._start_tls_connection(made[0], **start)  # type: ignore[return-value]
 
 
 def native(proxy: Proxy) -> URL | None:
-    """Return the URL by which aiohttp goes through that proxy; None if the connector does."""
+    """Return the URL by which aiohttp goes through that proxy; None if the connector does.
+
+    It is the last hop's, towards which the connector has gone through those before it.
+    """
     if proxy.scheme not in {"http", "https"}:
         return None
     user, password = (
@@ -139,28 +221,15 @@ def connector(
     origin: str,
     clock: Clock,
     seconds: float,
-    tls: ssl.SSLContext | None = None,
+    tls: Trust | None = None,
 ) -> aiohttp.BaseConnector:
-    """Return a pool of connections to `origin` (host:port, for messages) through this proxy."""
-    trust = True if tls is None else tls
-    if proxy.scheme not in _SOCKS:
-        return _Direct(proxy, origin, clock, seconds, ssl=trust)
-    kind, remote_dns = _SOCKS[proxy.scheme]
-    known = bool(proxy.username)
-    return _Socks(
-        proxy,
-        origin,
-        clock,
-        seconds,
-        ssl=trust,
-        host=proxy.host,
-        port=proxy.port,
-        proxy_type=kind,
-        username=_Field(proxy.username) if known else None,
-        password=_Field(proxy.password.reveal()) if known else None,
-        rdns=remote_dns,
-    )
+    """Return a pool of connections to `origin` (host:port, for messages) through this proxy.
+
+    `seconds`: the clock `connect`, over all of a dial; `tls`: None = the system's trust.
+    """
+    alone = proxy.via is None and (proxy == DIRECT or native(proxy) is not None)
+    return (_Direct if alone else _Tunnel)(proxy, origin, clock, seconds, tls)
 
 
-async def probe(session: aiohttp.ClientSession, proxy: Proxy, url: str) -> None:
-    raise NotImplementedError
+def _unheard(*, reused: bool) -> None:
+    pass

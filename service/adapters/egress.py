@@ -11,7 +11,6 @@ time-outs) is off.
 
 import asyncio
 import math
-import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Final, NamedTuple, Protocol
@@ -19,8 +18,10 @@ from typing import Final, NamedTuple, Protocol
 import aiohttp
 
 from service.adapters.clock import Clock, sleep
-from service.adapters.dialling import connector, dialled, probe
+from service.adapters.dialling import connector, dialled
 from service.adapters.logs import log
+from service.adapters.probe import probe
+from service.adapters.trust import Trust
 from service.adapters.upstream import Answer, Order, attempt
 from service.core.pool import Pool
 from service.core.proxy import DIRECT, Proxy
@@ -70,7 +71,7 @@ class Lane:
         watcher: Watcher,
         *,
         connect: float,
-        tls: ssl.SSLContext | None = None,
+        tls: Trust | None = None,
     ) -> None:
         self.pool = pool
         self._route = route
@@ -118,7 +119,7 @@ class Lane:
         """Make one attempt, and tell the watcher what came of it."""
         began = self._clock.now()
 
-        def connected(reused: bool) -> None:  # noqa: FBT001
+        def connected(*, reused: bool) -> None:
             self._succeeded(proxy, None if reused else self._clock.now() - began)
             on_connection(reused)
 
@@ -195,7 +196,7 @@ class Lane:
         """Dial and hang up: nothing is asked of the upstream, so that it costs nothing."""
         began = self._clock.now()
         try:
-            await probe(self._session(proxy), proxy, self._route.url)
+            await probe(proxy, self._route.url, self._clock, self._connect, self._tls)
         except Failure as failure:
             if _own_fault(proxy, failure) or failure.code == self.pool.member(proxy).why:
                 self._strike(proxy, failure)

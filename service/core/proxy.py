@@ -1,15 +1,16 @@
-"""One way out of the house: a proxy, or none.
+"""One way out of the house: a proxy, a chain of them, or none.
 
     text ──parse──▶ Proxy ◀──from_environment── https_proxy, all_proxy, no_proxy
+    texts ──chain──▶ Proxy ─via─▶ Proxy ─via─▶ …
 
 Nothing here reads the environment or opens a socket; no text made here shows a password.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from service.core.secret import Secret
@@ -39,19 +40,40 @@ _PORT_LIMIT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy as dialled; `direct` has no host. Equal ones are the same hop."""
+    """A proxy as dialled; `direct` has no host. Equal ones are the same way.
+
+    `via`: the proxy through which this one is dialled; all else is of this one, which is the last
+    hop of its chain. `str` shows the chain: `http://127.0.0.1:7890 -> socks5h://far:1080`.
+    """
 
     scheme: str
     host: str = ""
     port: int = 0
     username: str = ""
     password: Secret = field(default_factory=Secret)
+    via: "Proxy | None" = None
 
     def __str__(self) -> str:
-        return self.scheme if self.scheme == "direct" else f"{self.scheme}://{self.address}"
+        shown = self.scheme if self.scheme == "direct" else f"{self.scheme}://{self.address}"
+        return shown if self.via is None else f"{self.via} -> {shown}"
 
     def __repr__(self) -> str:
         return f"Proxy({self})"
+
+    @property
+    def hops(self) -> "tuple[Proxy, ...]":
+        """The proxies on the way, the one that is dialled first at the head; none for `direct`."""
+        if self.scheme == "direct":
+            return ()
+        return (self,) if self.via is None else (*self.via.hops, self)
+
+    @property
+    def title(self) -> str:
+        """`proxy far:1080`, and what it is reached through, as the subject of a message."""
+        if self.via is None:
+            return f"proxy {self.address}"
+        before = " and ".join(hop.address for hop in self.via.hops)
+        return f"proxy {self.address}, reached through {before},"
 
     @property
     def address(self) -> str:
@@ -62,9 +84,9 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The URL with its credentials, percent-encoded: for the dialler, never for a message."""
-        if self.scheme == "direct" or not (self.username or self.password):
-            return str(self)
+        """This hop's URL with its credentials, percent-encoded: never for a message."""
+        if not (self.username or self.password):
+            return str(replace(self, via=None))
         user, password = quote(self.username, safe=""), quote(self.password.reveal(), safe="")
         login = f"{user}:{password}" if password else user
         return f"{self.scheme}://{login}@{self.address}"
@@ -76,6 +98,13 @@ class Proxy:
 
 
 DIRECT: Final = Proxy("direct")
+
+
+class Leg(NamedTuple):
+    """A part of the way: a proxy, and the next one that it dials; None = it dials the upstream."""
+
+    proxy: Proxy
+    onward: Proxy | None = None
 
 
 def parse(text: str) -> Proxy:
@@ -100,6 +129,31 @@ def parse(text: str) -> Proxy:
         )
     username, password = _login(scheme, found["login"])
     return Proxy(scheme, _host(found), _port(scheme, found["port"]), username, Secret(password))
+
+
+def chain(texts: Sequence[str]) -> Proxy:
+    """Read proxies in the order in which they are passed; the last one's `via` is the one before.
+
+    Raises ValueError as `parse` does, with the number of the hop.
+    """
+    if not texts:
+        raise ValueError("expected a chain of at least one proxy")
+    way: Proxy | None = None
+    for number, text in enumerate(texts, 1):
+        way = replace(_hop(number, text), via=way)
+        if way.via and way.via.scheme == "socks4" and ":" in way.host:
+            raise ValueError(f"hop {number - 1}: SOCKS4 cannot carry an IPv6 address: use socks5")
+    assert way is not None  # noqa: S101  there is a text
+    return way
+
+
+def _hop(number: int, text: str) -> Proxy:
+    if text in {"direct", "env"}:
+        raise ValueError(f"hop {number}: expected a proxy, {text} cannot be part of a chain")
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"hop {number}: {error}") from None
 
 
 def _schemeless(text: str) -> str:

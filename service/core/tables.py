@@ -31,7 +31,7 @@ from service.core.fields import (
     Text,
     Url,
 )
-from service.core.proxy import parse
+from service.core.proxy import Proxy, chain, parse
 from service.core.secret import Secret
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -248,6 +248,15 @@ class Upstream(Table, frozen=True):
     fallback: Annotated[tuple[Name, ...], Meta(description="a list of [[upstream]] names")] = ()
     continue_on_cut: Flag = False
     ca_file: Annotated[str, Meta(description="the path of a PEM file")] = ""
+    client_cert: Annotated[str, Meta(description="the path of a PEM file")] = ""
+    client_key: Annotated[str, Meta(description="the path of a PEM file")] = ""
+    server_name: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*)\Z",
+            description="a host name such as api.openai.com",
+        ),
+    ] = ""
     clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
 
     def __post_init__(self) -> None:
@@ -257,35 +266,60 @@ class Upstream(Table, frozen=True):
             raise Rejected("url", fault)
         if self.key and not _VISIBLE.fullmatch(self.key.reveal()):
             raise Rejected("key", "expected visible ASCII characters, no space and no line end")
+        if self.client_key and not self.client_cert:
+            raise Rejected("client_key", "expected client_cert beside it")
+        for name in ("client_cert", "server_name"):
+            if getattr(self, name) and not self.url.lower().startswith("https:"):
+                raise Rejected(name, "expected an https:// url beside it: http has no certificates")
 
     def __repr__(self) -> str:
         return f"Upstream({self.name}, {self.url})"
 
 
+Hops = tuple[str, ...]
+"""A chain: the URLs of proxies, each dialled through those before it."""
+
+
 class Pool(Table, frozen=True):
-    """Proxies in order of preference: URLs, `direct`, or `env` for what the environment says."""
+    """Proxies in order of preference: URLs, `direct`, or `env` for what the environment says.
+
+    An entry that is a list is a chain of hops.
+    """
 
     name: Name
     proxies: Annotated[
-        tuple[str, ...], Meta(min_length=1, description="a list of proxy URLs, direct or env")
+        tuple[str | Hops, ...],
+        Meta(min_length=1, description="a list of proxy URLs, direct, env or lists of URLs"),
     ]
     policy: Annotated[
         Literal["ordered", "fastest", "spread"], Meta(description="ordered, fastest or spread")
     ] = "ordered"
 
     def __post_init__(self) -> None:
-        for number, proxy in enumerate(self.proxies):
+        for number, entry in enumerate(self.proxies):
             try:
-                proxy == "env" or parse(proxy)
+                entry == "env" or way(entry)
             except ValueError as error:
                 raise Rejected(f"proxies[{number}]", str(error)) from None
 
     def __repr__(self) -> str:
-        return f"Pool({self.name}, {', '.join(self.shown())})"
+        ways = (entry if entry == "env" else str(way(entry)) for entry in self.proxies)
+        return f"Pool({self.name}, {', '.join(ways)})"
 
-    def shown(self) -> tuple[str, ...]:
+    def shown(self) -> tuple[str | Hops, ...]:
         """Return the entries without their credentials."""
-        return tuple(p if p == "env" else str(parse(p)) for p in self.proxies)
+        return tuple(_shown(entry) for entry in self.proxies)
+
+
+def way(entry: str | Hops) -> Proxy:
+    """Read an entry of a pool other than `env`; ValueError says what was expected."""
+    return parse(entry) if isinstance(entry, str) else chain(entry)
+
+
+def _shown(entry: str | Hops) -> str | Hops:
+    if isinstance(entry, str):
+        return entry if entry == "env" else str(parse(entry))
+    return tuple(str(parse(hop)) for hop in entry)
 
 
 def refuse_twins(table: str, field: str, values: Iterable[object]) -> None:
