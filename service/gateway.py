@@ -24,7 +24,7 @@ from service.adapters.upstream import Order
 from service.catalogue import Source
 from service.core import chat, dialect, retry, routes
 from service.core.access import Caller, Doors, Grant, Keys
-from service.core.chat import Ask, Glance
+from service.core.chat import Ask, Glance, Pacing
 from service.core.circuit import Circuit
 from service.core.events import Ending
 from service.core.fronts import Fronts
@@ -224,6 +224,12 @@ class Gateway:
 
         errand = _Errand("GET", "models", b"", compose, streams=False)
         return [Source(self._leg(up, errand, last=True), up.models) for up in fitting]
+
+    def pace_of(self, stream: Stream) -> Pacing:
+        """Return the pace of a `/v1` stream whose request asked for none: its upstream's."""
+        delay = Pacing("off", self.settings.chat.delay_ms / 1000)
+        paces = {upstream.name: upstream.pace for upstream in self.settings.upstream}
+        return chat.pacing(paces.get(stream.summary.upstream or "") or "off", None, delay)
 
     def _choose(self, prefix: str, model: str | None) -> Upstream:
         return routes.choose(self.settings.upstream, prefix, model)

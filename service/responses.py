@@ -60,17 +60,19 @@ def hand_on(response: web.StreamResponse, answer: Answer) -> None:
 
 def outlet_of(gateway: Gateway, stream: Stream, view: View, pace: Pacing | None) -> Outlet:
     """Return what writes the stream for a client of this view, at this pace."""
-    heartbeat = gateway.settings.heartbeat
-    form: Form = "line" if heartbeat.form == "line" else "blank"
+    settings = gateway.settings
+    heartbeat, max_lag = settings.heartbeat, settings.chat.max_lag_ms / 1000
+    fit: Form = "blank" if view.blank_lines else "line"
+    form: Form = fit if heartbeat.form == "auto" else heartbeat.form
     return Outlet(
         stream.replay,
         view,
-        pacing.strategy(pace.name, pace.delay) if pace is not None else None,
+        pacing.strategy(pace.name, pace.delay, max_lag) if pace is not None else None,
         gateway.clock,
         heartbeat=b"" if isinstance(view, PlainView) else HEARTBEATS[form],
         every=heartbeat.after,
-        queue=gateway.settings.limits.queue,
-        patience=gateway.settings.limits.send_timeout,
+        queue=settings.limits.queue,
+        patience=settings.limits.send_timeout,
     )
 
 

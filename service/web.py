@@ -196,9 +196,8 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     response = event_stream(request, stream)
     if answer is not None:
         hand_on(response, answer)
-    outlet = outlet_of(
-        gateway, stream, RawView(stream.dialect, hide_usage=stream.hides_usage), pace
-    )
+    view = RawView(stream.dialect, hide_usage=stream.hides_usage)
+    outlet = outlet_of(gateway, stream, view, pace or gateway.pace_of(stream))
     if not stream.began and stream.replay.ending is None:
         outlet.beat()
     return await serve(request, stream, response, outlet)

@@ -226,6 +226,12 @@ class TestPacing:
             ("typewriter", None, Pacing("typewriter", 0), Pacing("typewriter", 0.05)),
             ("typewriter", 60_000, SLOW, Pacing("typewriter", 60.0)),
             ("typewriter", 0, SLOW, OFF),
+            ("smooth", None, SLOW, SMOOTH),
+            ("smooth", 0, OFF, SMOOTH),
+            (None, 0, SMOOTH, OFF),
+            (None, 1000, SMOOTH, Pacing("typewriter", 1.0)),
+            ("typewriter", None, SMOOTH, Pacing("typewriter", TYPEWRITER_MS / 1000)),
+            ("off", None, SMOOTH, OFF),
         ],
     )
     def test_combinations(self, pace, delay, default, expected):
@@ -236,18 +242,22 @@ class TestPacing:
     def test_unknown_paces(self, pace):
         """The message names the field and the paces that there are."""
         message = refusal(pacing, pace, None, OFF)
-        assert message.startswith("pace must be one of off, typewriter, not '")
+        assert message.startswith("pace must be one of off, smooth, typewriter, not '")
         assert len(message) < 200
 
     def test_contradiction(self):
         """A delay cannot go with another pace."""
-        assert refusal(pacing, "off", 5, OFF) == "delay_ms needs the pace typewriter, not off"
+        for pace in ("off", "smooth"):
+            told = f"delay_ms needs the pace typewriter, not {pace}"
+            assert refusal(pacing, pace, 5, OFF) == told
 
     @pytest.mark.parametrize(
         ("headers", "expected"),
         [
-            ({}, OFF),
+            ({}, None),
             ({"Teleprinter-Pace": "off"}, OFF),
+            ({"Teleprinter-Pace": "smooth"}, Pacing("smooth", 0)),
+            ({"Teleprinter-Pace": "smooth", "Teleprinter-Delay": "0"}, Pacing("smooth", 0)),
             ({"Teleprinter-Pace": "typewriter"}, Pacing("typewriter", 0.05)),
             ({"Teleprinter-Delay": "250"}, Pacing("typewriter", 0.25)),
             ({"Teleprinter-Delay": "0"}, OFF),
@@ -258,13 +268,20 @@ class TestPacing:
         ],
     )
     def test_headers(self, headers, expected):
-        """`/v1` is paced by headers only."""
+        """What the headers ask for; None where they are silent, and the upstream's pace holds."""
         assert pacing_of_headers(headers) == expected
 
     @pytest.mark.parametrize(
         ("headers", "message"),
         [
-            ({"Teleprinter-Pace": "x"}, "Teleprinter-Pace must be one of off, typewriter, not 'x'"),
+            (
+                {"Teleprinter-Pace": "x"},
+                "Teleprinter-Pace must be one of off, smooth, typewriter, not 'x'",
+            ),
+            (
+                {"Teleprinter-Pace": "smooth", "Teleprinter-Delay": "5"},
+                "Teleprinter-Delay needs the Teleprinter-Pace typewriter, not smooth",
+            ),
             (
                 {"Teleprinter-Delay": "x"},
                 "Teleprinter-Delay must be a whole number from 0 to 60000, not 'x'",

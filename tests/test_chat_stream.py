@@ -135,7 +135,7 @@ async def test_every_event_has_its_fields_and_its_id(clock):
         ("reasoning", f"{stream}.2", {"content": "Hm"}),
         ("reasoning", f"{stream}.3+1", {"content": "."}),
         ("answer", f"{stream}.3+2", {"content": "H"}),
-        ("tool_calls", f"{stream}.3+3", {"tool_calls": CALLS}),
+        ("tool_calls", f"{stream}.3", {"tool_calls": CALLS}),
         ("answer", f"{stream}.4", {"content": "i"}),
         ("tool_calls", f"{stream}.5", {"tool_calls": CALLS}),
     ]

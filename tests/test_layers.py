@@ -29,8 +29,8 @@ LAYERS = {
     " adapters.systemd adapters.tracing adapters.trust adapters.upload adapters.upstream",
     1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
     " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
-    " core.mask core.pacing core.pool core.rejoin core.retry core.routes core.sse core.tables"
-    " core.tickets core.view",
+    " core.ids core.mask core.pacing core.pool core.rejoin core.retry core.routes core.sse"
+    " core.tables core.tickets core.view core.words",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -76,13 +76,13 @@ BESIDE = {
     "core.dialect.typed": {"core.dialect.base", "core.sse"},
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
-    "core.pacing": {"core.view"},
+    "core.pacing": {"core.view", "core.words"},
     "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
     "core.proxy": {"core.secret"},
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
-    "core.view": {"core.dialect.__init__", "core.sse"},
+    "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
     "catalogue": {"relay", "verdict"},
     "relay": {"verdict"},
     "responses": {"boundary"},
@@ -101,6 +101,7 @@ DOORS = {
     "logging": "adapters.logs",
     "prometheus_client": "adapters.metrics",
     "redis": "adapters.rates",
+    "regex": "core.words",
     "signal": "server",
     "structlog": "adapters.logs",
     "time": "adapters.rates adapters.tracing demo",
@@ -214,11 +215,11 @@ def test_no_cycles():
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("core.")])
 def test_core_is_pure(module):
-    """It imports core, errors, msgspec, and of the standard library what neither waits nor acts."""
+    """It imports core, errors, msgspec, regex, and of the rest what neither waits nor acts."""
     own, foreign = IMPORTS[module]
     assert {name for name in own if name != "errors" and not name.startswith("core.")} == set()
     packages = {name.split(".")[0] for name in foreign}
-    assert packages - sys.stdlib_module_names <= {"msgspec"}
+    assert packages - sys.stdlib_module_names <= {"msgspec", "regex"}
     assert packages & IMPURE == set()
 
 

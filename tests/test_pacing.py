@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.core.pacing import Typewriter, strategy
+from service.core.pacing import Smooth, Typewriter, strategy
 from service.core.view import Piece
 
 ARRIVALS = st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 3)), max_size=30)
@@ -143,15 +143,18 @@ def test_a_large_token_is_not_split():
     assert len(pace.take(0.0)) == 1200
 
 
-@pytest.mark.parametrize(("name", "kind"), [("off", type(None)), ("typewriter", Typewriter)])
+KINDS = [("off", type(None)), ("typewriter", Typewriter), ("smooth", Smooth)]
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_strategy(name, kind):
     """A pace by its name; `off` is none."""
-    assert type(strategy(name, 1.0)) is kind
+    assert type(strategy(name, 1.0, 0.6)) is kind
 
 
 def test_strategy_takes_its_delay_in_seconds():
     """The delay of the typewriter is the one that was asked for."""
-    pace = strategy("typewriter", 0.25)
+    pace = strategy("typewriter", 0.25, 0.6)
     pace.put(piece("a"), 0.0)
     pace.put(piece("b"), 0.0)
     pace.take(0.0)

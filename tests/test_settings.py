@@ -300,6 +300,10 @@ def test_missing_reference(place, given, says):
         ({"TELEPRINTER_DELAY_MS": "5", "TELEPRINTER_PACE": "typewriter"}, "typewriter", 5),
         ({"TELEPRINTER_DELAY_MS": "0", "TELEPRINTER_PACE": "off"}, "off", 0),
         ({"TELEPRINTER_PACE": "typewriter"}, "typewriter", 0),
+        ({"TELEPRINTER_PACE": "SMOOTH"}, "smooth", 0),
+        ({"TELEPRINTER_PACE": "smooth", "TELEPRINTER_DELAY_MS": "0"}, "smooth", 0),
+        ({"toml": "[chat]\ndelay_ms = 5\n", "TELEPRINTER_PACE": "smooth"}, "smooth", 0),
+        ({"toml": '[chat]\npace = "smooth"\n', "TELEPRINTER_DELAY_MS": "5"}, "typewriter", 5),
         ({"toml": '[chat]\npace = "off"\n', "TELEPRINTER_DELAY_MS": "5"}, "typewriter", 5),
         ({"toml": "[chat]\ndelay_ms = 5\n", "TELEPRINTER_PACE": "off"}, "off", 0),
         ({"dotenv": "TELEPRINTER_DELAY_MS=5\n", "TELEPRINTER_PACE": "off"}, "off", 0),
@@ -316,13 +320,15 @@ def test_delay_implies_typewriter(place, given, pace, delay_ms):
 @pytest.mark.parametrize(
     "given",
     [
-        {"TELEPRINTER_DELAY_MS": "5", "TELEPRINTER_PACE": "off"},
-        {"toml": '[chat]\npace = "off"\ndelay_ms = 5\n'},
+        {"TELEPRINTER_DELAY_MS": "5", "TELEPRINTER_PACE": "{}"},
+        {"toml": '[chat]\npace = "{}"\ndelay_ms = 5\n'},
     ],
 )
-def test_delay_contradicts_another_pace(place, given):
+@pytest.mark.parametrize("pace", ["off", "smooth"])
+def test_delay_contradicts_another_pace(place, given, pace):
     """A delay beside an explicit pace other than typewriter is an error."""
-    assert "expected 0 with the pace off" in refused(place, **given)
+    texts = {name: text.replace("{}", pace) for name, text in given.items()}
+    assert f"expected 0 with the pace {pace}" in refused(place, **texts)
 
 
 # --- ways

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fakes.frames import chat_frame
 from service.core import sse
-from service.core.dialect import Anthropic, Chat
+from service.core.dialect import Anthropic, Chat, Responses
 from service.core.events import (
     COMMENT,
     MALFORMED,
@@ -75,6 +75,86 @@ class TestRaw:
         """A kept stream gets an id before each frame, as a line of that frame."""
         [piece] = RawView(Chat(), "s-_1").frame(Frame(7, raw, QUIET))
         assert piece.data == b"id: s-_1.7\ndata: x\n\n"
+
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            (b"id: 5\ndata: x\n\n", b"data: x\n\n"),
+            (b"data:x\nid:5\n\n", b"data:x\n\n"),
+            (b"id\r\ndata: x\r\nid: 6\r\n\r\n", b"data: x\r\n\r\n"),
+            (b"id: 5\rdata: x\r\r", b"data: x\r\r"),
+            (b"idle: 5\ndata: id: 5\n\n", b"idle: 5\ndata: id: 5\n\n"),
+            (b": id\nevent: e\ndata: x\n\n", b": id\nevent: e\ndata: x\n\n"),
+            (b"data: x\nid: 5", b"data: x\nid: 5"),
+        ],
+    )
+    def test_the_upstream_s_own_ids(self, raw, expected):
+        """They give way to the relay's; every other byte stays."""
+        [piece] = RawView(Chat(), "s").frame(Frame(7, raw, OPAQUE))
+        assert piece.data == b"id: s.7\n" + expected
+
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            (b": c\n\n", b": c\n"),
+            (b": c\r\n: d\r\n\r\n", b": c\r\n: d\n"),
+            (b"id: 5\n: c\nevent: e\n\n", b": c\n"),
+            (b"retry: 9\n\n", b"retry: 9\n"),
+            (b"event: e\n\n", b""),
+            (b"\n\n", b""),
+        ],
+    )
+    def test_frames_without_data_among_ids(self, raw, expected):
+        """They go without an id and without a blank line, which would be an event for some."""
+        [piece] = RawView(Chat(), "s").frame(Frame(7, raw, Chat().read(raw)))
+        assert piece == Piece(expected, token=False)
+        [piece] = RawView(Chat()).frame(Frame(7, raw, COMMENT))
+        assert piece.data == raw
+
+    @pytest.mark.parametrize(("stream", "blank"), [(None, True), ("s", False)])
+    def test_blank_lines(self, stream, blank):
+        """After an id no comment may be followed by one."""
+        assert RawView(Chat(), stream).blank_lines is blank
+
+    def test_long_texts_can_be_cut(self):
+        """The parts have ids up to where they go; short ones and other APIs' stay as they are."""
+        raw = chat_frame({"content": "one two three " * 3})
+        view = RawView(Chat(), "s")
+        [piece] = view.frame(Frame(7, raw, Chat().read(raw)))
+        text, part = piece.cut()
+        assert text == "one two three " * 3
+        assert [part(0, 7).split(b"\n")[0], part(7, 42).split(b"\n")[0]] == [
+            b"id: s.7+7",
+            b"id: s.7",
+        ]
+        assert part(0, 7).count(b"\n") == 3
+        short = chat_frame({"content": "one two three"})
+        assert view.frame(Frame(7, short, Chat().read(short)))[0].cut is None
+        [piece] = RawView(Responses()).frame(Frame(7, raw, Event(content=True, text="x" * 99)))
+        assert piece.cut() is None
+
+    @pytest.mark.parametrize("stream", [None, "s"])
+    @pytest.mark.parametrize(("sent", "rest"), [(1, "ne two"), (6, "o"), (7, None), (99, None)])
+    def test_after_a_part(self, stream, sent, rest):
+        """Of the one frame the rest, of any other all."""
+        raw = chat_frame({"role": "assistant", "content": "one two"}, finish="stop")
+        view = RawView(Chat(), stream)
+        view.after(7, sent)
+        frame = Frame(7, raw, Chat().read(raw))
+        [piece] = view.frame(frame)
+        [choice] = json.loads(sse.payload(piece.data))["choices"]
+        said = {} if rest is None else {"content": rest}
+        assert (choice["delta"], choice["finish_reason"]) == (said, "stop")
+        assert (b"id: s.7\n" in piece.data) is (stream is not None)
+        frame.number = 8
+        assert view.frame(frame) == RawView(Chat(), stream).frame(frame)
+
+    def test_after_a_part_of_what_cannot_be_cut(self):
+        """It comes again rather than not at all."""
+        raw = chat_frame({"content": [{"type": "text", "text": "one two"}]})
+        view = RawView(Chat())
+        view.after(7, 3)
+        assert [piece.data for piece in view.frame(Frame(7, raw, Chat().read(raw)))] == [raw]
 
     def test_usage_that_the_client_did_not_ask_for(self):
         """It is left out where the relay has asked for it, and nothing else is."""
@@ -151,13 +231,15 @@ class TestChat:
         assert self.events(Event(content=True, tool_calls=CALLS)) == expected
 
     def test_several_events_of_one_frame(self):
-        """Each has an id of its own: STREAM.FRAME+N."""
-        event = Event(content=True, text="a", reasoning="r", tool_calls=CALLS)
+        """STREAM.FRAME+N: N code points of the frame have gone; the last has the plain id."""
+        event = Event(content=True, text="你好", reasoning="hmm", tool_calls=CALLS)
         assert self.events(event, number=12) == [
-            ("s-_1.12+1", "reasoning", {"content": "r"}, True),
-            ("s-_1.12+2", "answer", {"content": "a"}, True),
-            ("s-_1.12+3", "tool_calls", {"tool_calls": CALLS}, False),
+            ("s-_1.12+3", "reasoning", {"content": "hmm"}, True),
+            ("s-_1.12+5", "answer", {"content": "你好"}, True),
+            ("s-_1.12", "tool_calls", {"tool_calls": CALLS}, False),
         ]
+        rest = [("s-_1.12", "answer", {"content": "你好"}, True)]
+        assert self.events(Event(content=True, text="你好", reasoning="hmm"), 12)[1:] == rest
 
     @pytest.mark.parametrize("other", ["reasoning", "tool_calls"])
     def test_two_events_of_one_frame(self, other):
@@ -165,6 +247,49 @@ class TestChat:
         values = {"reasoning": "r", "tool_calls": CALLS}
         found = self.events(Event(content=True, text="a", **{other: values[other]}))
         assert {name for _, name, _, _ in found} == {"answer", other}
+
+    def test_long_texts_can_be_cut(self):
+        """The parts are events of their own, with ids up to where they go."""
+        event = Event(content=True, reasoning="r" * 40, text="one two three " * 3)
+        thought, said = self.VIEW.frame(Frame(3, b"", event))
+        text, part = said.cut()
+        assert text == event.text
+        assert event_of(part(4, 8)) == ("s-_1.3+48", "answer", {"content": "two "})
+        assert event_of(part(8, 42)) == ("s-_1.3", "answer", {"content": text[8:]})
+        assert event_of(thought.cut().part(39, 40)) == ("s-_1.3+40", "reasoning", {"content": "r"})
+        assert thought.data == thought.cut().part(0, 40)
+        for short in ("one two three", "天空是蓝色的"):
+            assert self.VIEW.frame(Frame(3, b"", Event(text=short)))[0].cut is None
+        assert self.VIEW.frame(Frame(3, b"", Event(text="天空是蓝色的。" * 2)))[0].cut is not None
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            (0, ["hmm", "你好", CALLS]),
+            (1, ["mm", "你好", CALLS]),
+            (3, ["你好", CALLS]),
+            (4, ["好", CALLS]),
+            (5, [CALLS]),
+            (6, []),
+            (99, []),
+        ],
+    )
+    def test_after_a_part(self, sent, expected):
+        """Of the one frame what is left, of any other all."""
+        event = Event(content=True, text="你好", reasoning="hmm", tool_calls=CALLS)
+        view = ChatView("s")
+        view.after(3, sent)
+        found = [event_of(piece.data) for piece in view.frame(Frame(3, b"", event))]
+        assert [data.get("content") or data["tool_calls"] for _, _, data in found] == expected
+        assert [name for name, _, _ in found][-1:] == ["s.3"] * bool(expected)
+        assert len(view.frame(Frame(4, b"", event))) == 3
+
+    def test_after_a_part_of_a_single_text(self):
+        """The rest has the frame's id."""
+        view = ChatView("s")
+        view.after(3, 4)
+        [piece] = view.frame(Frame(3, b"", Event(content=True, text="one two")))
+        assert event_of(piece.data) == ("s.3", "answer", {"content": "two"})
 
     @pytest.mark.parametrize("event", [QUIET, COMMENT, MALFORMED, OPAQUE])
     def test_nothing_to_show(self, event):

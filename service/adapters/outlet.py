@@ -5,13 +5,14 @@ client that reads slowly pauses the upstream and costs a bounded amount of memor
 """
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 from aiohttp import web
 
 from service.adapters.clock import Clock, Deadline, Timer
-from service.adapters.replay import WINDOW, Replay
-from service.core.events import Ending
+from service.adapters.replay import WINDOW
+from service.core.events import Ending, Frame
 from service.core.pacing import Pace
 from service.core.view import Piece, View
 
@@ -23,8 +24,25 @@ HEARTBEATS: dict[Form, bytes] = {
 }
 
 
+class Reader(Protocol):
+    """One reader's place in a replay.
+
+    `ending`: None until the last frame was taken and the stream has ended; `live_from`: the number
+    of the first frame that came after this reader began.
+    """
+
+    live_from: int
+
+    @property
+    def ending(self) -> Ending | None: ...  # noqa: D102
+
+    def follow(self, callback: Callable[[], None] | None, /) -> None: ...  # noqa: D102
+
+    def take(self) -> list[Frame]: ...  # noqa: D102
+
+
 class Outlet:
-    """Writes what a replay holds to a response.
+    """Writes what a reader takes to a response.
 
     `heartbeat`: sent after `every` seconds of silence (0 = never); `queue`: bytes for the pace;
     `patience`: seconds that a write may take (0 = as long as it likes).
@@ -32,7 +50,7 @@ class Outlet:
 
     def __init__(  # noqa: PLR0913  all are needed, none has a default that fits
         self,
-        replay: Replay,
+        reader: Reader,
         view: View,
         pace: Pace | None,
         clock: Clock,
@@ -42,7 +60,7 @@ class Outlet:
         queue: int,
         patience: float,
     ) -> None:
-        self._replay = replay
+        self._reader = reader
         self._view = view
         self._pace = pace
         self._clock = clock
@@ -55,6 +73,7 @@ class Outlet:
         self._written_at = clock.now()
         self._woken = asyncio.Event()
         self._pace_timer: Timer | None = None
+        self._rings_at = float("inf")
         self._beat_timer: Timer | None = None
 
     def send(self, data: bytes) -> None:
@@ -71,7 +90,7 @@ class Outlet:
 
         Raises TimeoutError when the client does not take what it is sent.
         """
-        self._replay.follow(self._pull)
+        self._reader.follow(self._pull)
         self._arm_beat()
         try:
             async with Deadline(self._clock) as slow:
@@ -100,39 +119,62 @@ class Outlet:
 
     def _pull(self) -> None:
         """Take frames while there is room, and the ending behind the last one."""
-        if self._ending is None and self._size() < self._queue:
-            for frame in self._replay.take():
-                for piece in self._view.frame(frame):
-                    self._put(piece)
-            if self._replay.ending is not None:
-                self._ending = self._replay.ending
-                self._put(Piece(self._view.ending(self._ending), token=False))
+        while self._ending is None and self._size() < self._queue:
+            frames = self._reader.take()
+            for frame in frames:
+                self._put(frame)
+            if self._reader.ending is not None:
+                self._end(self._reader.ending)
+            elif not frames:
+                break
         self._release()
+
+    def _end(self, ending: Ending) -> None:
+        self._ending = ending
+        data = self._view.ending(ending)
+        if self._pace is None:
+            self._buffer += data
+        else:
+            self._pace.put(Piece(data, token=False), self._clock.now())
 
     def _size(self) -> int:
         return len(self._buffer) + (self._pace.size if self._pace is not None else 0)
 
-    def _put(self, piece: Piece) -> None:
-        if self._pace is None:
-            self._buffer += piece.data
-        else:
+    def _put(self, frame: Frame) -> None:
+        """Hand a frame to the pace; at once goes what came before this reader did."""
+        pieces = self._view.frame(frame)
+        if self._pace is None or frame.number < self._reader.live_from:
+            for piece in pieces:
+                self._buffer += piece.data
+            return
+        for piece in pieces:
             self._pace.put(piece, self._clock.now())
 
     def _release(self) -> None:
         """Move what is due from the pace to the wire."""
-        if self._pace is not None:
+        if self._pace is not None and self._pace.due() is not None:
             self._buffer += self._pace.take(self._clock.now())
-            self._arm_pace()
+            self._arm_pace(self._pace.due())
         self._woken.set()
 
     def _due(self) -> float | None:
         return self._pace.due() if self._pace is not None else None
 
-    def _arm_pace(self) -> None:
+    def _arm_pace(self, due: float | None) -> None:
+        """Ring when more is due; a timer that rings too early costs less than to put it off."""
+        if due is None or due >= self._rings_at:
+            return
         if self._pace_timer is not None:
             self._pace_timer.cancel()
-        due = self._due()
-        self._pace_timer = None if due is None else self._clock.call_at(due, self._pull)
+        self._rings_at = due
+        self._pace_timer = self._clock.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        """Release what is due; uvloop rounds to milliseconds and may ring a little too soon."""
+        due, self._rings_at = self._rings_at, float("inf")
+        if self._pace is not None:
+            self._buffer += self._pace.take(max(due, self._clock.now()))
+        self._pull()
 
     def _arm_beat(self) -> None:
         if self._every > 0:
@@ -148,7 +190,7 @@ class Outlet:
         self._arm_beat()
 
     def _close(self) -> None:
-        self._replay.follow(None)
+        self._reader.follow(None)
         for timer in (self._pace_timer, self._beat_timer):
             if timer is not None:
                 timer.cancel()

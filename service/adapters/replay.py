@@ -17,6 +17,8 @@ transport and the upstream's reader hold, a client that does not read costs 256 
 class Replay:
     """The frames that a reader has not taken yet, in this process's memory."""
 
+    live_from = 0
+
     def __init__(self, window: int = WINDOW) -> None:
         self.ending: Ending | None = None
         self._window = window

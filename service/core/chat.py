@@ -13,7 +13,7 @@ TYPEWRITER_MS = 50
 _LONGEST_DELAY_MS = 60_000
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _EXCERPT = 60  # characters of a wrong value that a message repeats
-_PACES = ("off", "typewriter")
+_PACES = ("off", "smooth", "typewriter")
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OWN = frozenset({"question", "pace", "delay_ms", "keep", "ticket", "stream"})
 
@@ -107,16 +107,23 @@ def pacing(
     if delay_ms and pace not in {None, "typewriter"}:
         raise _bad(f"{names[1]} needs the {names[0]} typewriter, not {pace}")
     name = pace or ("typewriter" if delay_ms else default.name)
-    if name != "typewriter" or delay_ms == 0:
-        return Pacing("off" if delay_ms == 0 else name, 0)
+    if delay_ms == 0 and pace != "smooth":
+        name = "off"
+    if name != "typewriter":
+        return Pacing(name, 0)
     seconds = delay_ms / 1000 if delay_ms else default.delay
     return Pacing(name, seconds or TYPEWRITER_MS / 1000)
 
 
-def pacing_of_headers(headers: Mapping[str, str]) -> Pacing:
-    """Return what Teleprinter-Pace and Teleprinter-Delay ask for; raises Failure bad_request."""
+def pacing_of_headers(headers: Mapping[str, str]) -> Pacing | None:
+    """Return what Teleprinter-Pace and Teleprinter-Delay ask for, None if there is neither.
+
+    Raises Failure bad_request.
+    """
     names = "Teleprinter-Pace", "Teleprinter-Delay"
     pace, delay = (headers.get(name) for name in names)
+    if pace is None and delay is None:
+        return None
     return pacing(pace, _delay(delay, names[1]), Pacing("off", 0), names)
 
 

@@ -147,11 +147,14 @@ class Server(Table, frozen=True):
 
 
 class Chat(Table, frozen=True):
-    """What /chat does when the request does not say."""
+    """What /chat does when the request does not say; `max_lag_ms` bounds /v1's pace smooth too."""
 
     model: Text = "gpt-4o-mini"
-    pace: Annotated[Literal["off", "typewriter"], Meta(description="off or typewriter")] = "off"
+    pace: Annotated[
+        Literal["off", "smooth", "typewriter"], Meta(description="off, smooth or typewriter")
+    ] = "off"
     delay_ms: Millis = 0
+    max_lag_ms: Millis = 600
 
     def __post_init__(self) -> None:
         if self.delay_ms and self.pace != "typewriter":
@@ -230,7 +233,10 @@ class Store(Table, frozen=True):
 
 
 class Upstream(Table, frozen=True):
-    """A language-model API: `url` without its last slash; no `key` = the client's own goes."""
+    """A language-model API: `url` without its last slash; no `key` = the client's own goes.
+
+    `pace`: that of /v1 where the request does not say; "" = off.
+    """
 
     name: Name
     url: Url
@@ -256,6 +262,9 @@ class Upstream(Table, frozen=True):
             pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*)\Z",
             description="a host name such as api.openai.com",
         ),
+    ] = ""
+    pace: Annotated[
+        Literal["", "off", "smooth", "typewriter"], Meta(description="off, smooth or typewriter")
     ] = ""
     clocks: Annotated[Clocks | None, Meta(description="a table like [clocks]")] = None
 
