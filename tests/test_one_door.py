@@ -176,7 +176,10 @@ SOURCES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts): ast.parse(file.read_text())
     for file in sorted(ROOT.rglob("*.py"))
 }
-CLIENTS = {"adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.upstream"}
+CLIENTS = {
+    "adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.probe",
+    "adapters.upstream",
+}  # fmt: skip
 """The modules that know aiohttp's client."""
 CONNECTING = {
     "open_connection", "open_unix_connection", "create_connection", "create_unix_connection",
@@ -190,8 +193,11 @@ OTHER_CLIENTS = {
     "socketserver", "telnetlib", "urllib.request", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 DOORS = {
-    "adapters.dialling": {"ProxyConnector", "TCPConnector", "connect"},
+    "adapters.dialling": {"ChainProxyConnector", "TCPConnector", "connect"},
     "adapters.egress": {"ClientSession"},
+    "adapters.hops": {"connect"},
+    "adapters.line": {"create_connection"},
+    "adapters.probe": {"ClientSession"},
     "adapters.systemd": {"connect"},
 }
 """Who uses which of them; systemd's is a datagram to the manager, see below."""
@@ -218,7 +224,7 @@ def used(tree):
 
 
 def test_few_modules_know_how_to_connect():
-    """Sessions are made in `egress`, connectors in `dialling`, and nowhere else is anything."""
+    """Sessions are made in `egress` and `probe`, connectors in `dialling`, tunnels in `hops`."""
     found = {module: used(tree) & CONNECTING for module, tree in SOURCES.items()}
     assert {module: names for module, names in found.items() if names} == DOORS
 
