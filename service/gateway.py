@@ -257,7 +257,7 @@ class Gateway:
     ) -> Stream:
         self._check_room(caller)
         rules = retry.Rules(*astuple(self.settings.retry))
-        targets = self.settings.targets(first)
+        targets = self.settings.targets(first) if errand.repeatable else [first]
         circuits = [self._circuits[upstream.name] for upstream in targets]
         stream = Stream(
             name,

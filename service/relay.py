@@ -31,7 +31,7 @@ from service.core.proxy import Proxy
 from service.core.rejoin import Different, Rejoin, Sent
 from service.core.retry import Course, Step
 from service.core.sse import Framer, FrameTooLong
-from service.errors import Failure
+from service.errors import Failure, Whose
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "upstream_cut": "cut",
@@ -103,7 +103,6 @@ class Stream:
     ) -> None:
         self.name = name
         self.caller = caller
-        self.answer: Answer | None = None
         self.replay = Replay()
         self.gaps = Gaps()
         self.hides_usage = False
@@ -153,7 +152,11 @@ class Stream:
         self._flowing = self._released or (self._opened and not self._committed)
         self._sent = self._reused = self._said = False
         self._framer: Framer | None = None
+        self.answer: Answer | None = None
         self._stage = "dial"
+        if self._early is not None and not self._order.streams:  # it was for the answer's body
+            self._early.cancel()
+            self._early = None
 
     def _leave(self, _: object) -> None:
         for leg in self._legs:
@@ -192,11 +195,12 @@ class Stream:
 
     async def _run(self) -> None:
         """Relay from the first byte to the last; whatever happens, there is one ending."""
+        seconds = self._terms.total
         try:
-            async with Deadline(self._clock, self._terms.total) as self._total:
+            async with Deadline(self._clock, seconds) as self._total:
                 await self._pursue()
         except TimeoutError:
-            text = f"the stream took longer than the {self._terms.total:g} s that it may (total)"
+            text = f"the stream took longer than the {seconds:g} s that it may (total)"
             self._finish(Failure("too_long", text, stage=self._stage))
         except asyncio.CancelledError:
             self._finish(self._parting, "left")
@@ -214,7 +218,7 @@ class Stream:
             if step is None:
                 self._finish(self._cut or failure)
                 return
-            cut = failure.code == "upstream_cut" and not self._reused
+            cut = failure.code == "upstream_cut" and not self._stale(failure)
             self._avoid = self._via if cut else None
             await self._do(step)
         self._finish(None)
@@ -225,7 +229,7 @@ class Stream:
             return None
         if self._released and not self._may_go_on(failure):
             return None
-        step = self._course.after(failure, self._clock.now(), reused=self._reused)
+        step = self._course.after(failure, self._clock.now(), stale=self._stale(failure))
         if step is not None and self._sent and self._too_large:
             failure.note = self._too_large
             return None
@@ -238,6 +242,10 @@ class Stream:
         if self._cut is None and failure.code in {"upstream_cut", "upstream_stalled"}:
             self._cut = failure
         return self._cut is not None
+
+    def _stale(self, failure: Failure) -> bool:
+        """Tell whether it was a kept connection, closed while nobody used it: nothing is wrong."""
+        return self._reused and failure.code == "upstream_cut" and failure.stage == "headers"
 
     async def _do(self, step: Step) -> None:
         if step.wait:
@@ -255,7 +263,7 @@ class Stream:
             async with Deadline(self._clock) as deadline:
                 return await self._relay(deadline)
         except TimeoutError:
-            return None if self.dialect.complete else self._overdue()
+            return self._outcome() if self.dialect.complete else self._overdue()
         except Failure as failure:
             if self.dialect.complete:  # the upstream had said so; how it hung up does not matter
                 return self._outcome()
@@ -310,6 +318,8 @@ class Stream:
             await self._refuse(answer)
         elif self._order.streams and (failure := verdict.no_stream(answer, self._order)):
             raise failure
+        elif failure := verdict.page(answer, self._order):
+            self._reject(failure)
         self._stage = "stream"
         self.dialect = Plain()
         self.answer = answer
@@ -331,6 +341,8 @@ class Stream:
 
     def _judge(self, failure: Failure) -> None:
         """Let the circuit know what the upstream is good for."""
+        if failure.whose is Whose.CLIENT or self._stale(failure):
+            return
         if retry.ails(failure):
             self._leg.circuit.failed(self._clock.now())
         else:
@@ -340,10 +352,31 @@ class Stream:
         while not self.dialect.over and (data := await answer.read()):
             if self._feed(data):
                 deadline.restart(self._terms.idle)
+            self._leave_off()
             if self.replay.full:
                 await self._pause(deadline)
         if self._framer is not None and self._framer.halved:
             self._feed(await answer.read())
+
+    def _leave_off(self) -> None:
+        """Do not wait for the end of a stream in which the upstream says what went wrong."""
+        if self.dialect.error is not None:
+            self._reject(verdict.said(self.dialect.error, self._order, self._stage))
+
+    def _reject(self, failure: Failure) -> None:
+        """Raise it if nobody has seen the answer and there is a remedy; else it goes as it came."""
+        if self._next(failure) is not None:
+            raise failure
+
+    def _flaw(self) -> Failure | None:
+        """Return why an answer that ended as it should is none, if there is a remedy."""
+        if self.answer is None or self._released:
+            return None
+        body = b"".join(frame.raw for frame in self._held)
+        if not (self.dialect.empty if self.framed else verdict.torn(self.answer, body)):
+            return None
+        failure = verdict.void(self._order, self._stage)
+        return None if self._next(failure) is None else failure
 
     async def _pause(self, deadline: Deadline) -> None:
         """Wait for the reader; a pause that the relay causes is not the upstream's."""
@@ -425,6 +458,8 @@ class Stream:
     def _open(self) -> None:
         """Let the client's response begin, with what was held back."""
         self._opened = True
+        if self.answer is not None and not self.framed:  # its head goes out
+            self._released = True
         self._ready.set()
         self._flow()
 
@@ -446,7 +481,7 @@ class Stream:
             self._said = True
             return verdict.said(dialect.error, self._order, self._stage)
         if dialect.complete or dialect.trusting:
-            return None
+            return self._flaw()
         text = (
             f"the upstream {self._order.origin} ended its stream"
             " before it said that the answer was complete"

@@ -1,5 +1,6 @@
 """What the head of an upstream's answer means for the stream that waits for it."""
 
+import json
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -57,6 +58,30 @@ def no_stream(answer: Answer, order: Order) -> Failure | None:
         " is its URL right, with /v1 at its end if it needs one?"
     )
     return Failure("upstream_malformed", text, stage="headers")
+
+
+def page(answer: Answer, order: Order) -> Failure | None:
+    """Return the failure of a page where JSON was due; None for anything else."""
+    if answer.content_type != "text/html":
+        return None
+    text = f"the upstream {order.origin} answered with a page: is its URL right?"
+    return Failure("upstream_malformed", text, stage="headers")
+
+
+def torn(answer: Answer, body: bytes) -> bool:
+    """Tell whether a whole body that calls itself JSON is none."""
+    try:
+        if "json" in answer.content_type:
+            json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def void(order: Order, stage: str) -> Failure:
+    """Return the failure of an answer in which there is nothing."""
+    text = f"the upstream {order.origin} ended its answer as if it were complete, and it is not"
+    return Failure("upstream_malformed", text, stage=stage)
 
 
 def said(error: Any, order: Order, stage: str) -> Failure:

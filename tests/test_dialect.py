@@ -409,7 +409,7 @@ class TestResponses:
     @pytest.mark.parametrize(
         ("raw", "error"),
         [
-            (typed("error", code="c", message="no", param=None), "no"),
+            (typed("error", code="c", message="no", param=None), {"code": "c", "message": "no"}),
             (typed("error", error={"message": "no"}), {"message": "no"}),
             (typed("error"), "an error, without a word about it"),
             (frame({"message": "no"}, event="error"), "no"),

@@ -86,13 +86,13 @@ def ending_of(vendor, upstream):
         relays = {"upstream": "u", "attempts": 1, "malformed": 0}
         times = {"first_token_ms": 0, "elapsed_ms": 0}
         return ("done", {**vendor.ending, **relays, **times})
-    partial = vendor.ending["partial"]
+    partial, status = vendor.ending["partial"], vendor.ending["status"]
     error = {
         "message": f"the upstream 127.0.0.1:{upstream.port} said: {vendor.ending['said']}",
         "code": "upstream_error",
         "stage": "stream" if partial else "first_token",
-        "retryable": False,
-        "status": 502,
+        "retryable": status is not None,
+        "status": status or 502,
         "partial": partial,
     }
     return ("error", error)

@@ -84,7 +84,7 @@ class Deadline:
     def resume(self) -> None:
         """Go on where `pause` stopped it."""
         if self._left < float("inf"):
-            self.restart(self._left)
+            self.restart(max(self._left, 1e-6))  # 0 would be never
 
     def _arm(self) -> None:
         self._timer_at = self._when

@@ -10,6 +10,7 @@ time-outs) is off.
 """
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import aiohttp
 
 from service.adapters.clock import Clock, sleep
-from service.adapters.dialling import connector, dialled
+from service.adapters.dialling import connector, dialled, native
 from service.adapters.logs import log
 from service.adapters.probe import probe
 from service.adapters.trust import Trust
@@ -118,13 +119,18 @@ class Lane:
     ) -> Answer:
         """Make one attempt, and tell the watcher what came of it."""
         began = self._clock.now()
+        took: float | None = None
 
         def connected(*, reused: bool) -> None:
-            self._succeeded(proxy, None if reused else self._clock.now() - began)
+            nonlocal took
+            took = None if reused else self._clock.now() - began
+            if self._tunnels(proxy):
+                self._succeeded(proxy, took)
             on_connection(reused)
 
         result = "left"
         token = dialled.set(connected)
+        self.pool.opened(proxy)
         try:
             answer = await attempt(self._session(proxy), proxy, order, self._clock)
             result = "ok"
@@ -134,9 +140,16 @@ class Lane:
         finally:
             dialled.reset(token)
             self._watcher.attempt(self._route.upstream, str(proxy), result)
-        self.pool.opened(proxy)
+            if result != "ok":
+                self.pool.closed(proxy)
+        if not self._tunnels(proxy):
+            self._succeeded(proxy, took)
         answer.on_close = lambda: self.pool.closed(proxy)
         return answer
+
+    def _tunnels(self, proxy: Proxy) -> bool:
+        """Tell whether a connection proves the way; else the proxy's 407 comes as an answer."""
+        return native(proxy) is None or self._route.url.startswith("https:")
 
     def _succeeded(self, proxy: Proxy, seconds: float | None) -> None:
         pool, shown = self.pool.name, str(proxy)
@@ -155,13 +168,13 @@ class Lane:
 
     def _strike(self, proxy: Proxy, failure: Failure) -> None:
         pool, shown = self.pool.name, str(proxy)
-        self._watcher.proxy_up(pool, shown, up=False)
+        was_down = self.pool.member(proxy).down
         rest = self.pool.failed(proxy, failure.code, self._clock.now())
+        self._watcher.proxy_up(pool, shown, up=not self.pool.member(proxy).down)
         if rest is None:
             return
-        if len(self.pool.members) > 1:
-            why = failure.message
-            log.warning("proxy rests", pool=pool, proxy=shown, seconds=round(rest, 1), why=why)
+        if not was_down:
+            log.warning("proxy is down", pool=pool, proxy=shown, why=failure.message)
         self._begin(proxy, partial(self._revive, proxy))
 
     def _no_proxy(self, last: Failure) -> Failure:
@@ -173,7 +186,9 @@ class Lane:
     def _begin(self, of: Proxy | None, probing: Callable[[], Coroutine[None, None, None]]) -> None:
         """Let it go on beside the requests, once."""
         if of not in self._probes:
-            self._probes[of] = task = asyncio.create_task(probing(), name=f"probe {of}")
+            nothing = contextvars.Context()  # of the request, such as `dialled`
+            task = asyncio.create_task(probing(), name=f"probe {of}", context=nothing)
+            self._probes[of] = task
             task.add_done_callback(lambda _: self._probes.pop(of, None))
 
     async def _revive(self, proxy: Proxy) -> None:

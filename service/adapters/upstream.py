@@ -163,7 +163,8 @@ def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
     protocol = response.connection.protocol if response.connection is not None else None
     closed = protocol.closed if protocol is not None else None
 
-    def tell(_: object) -> None:
+    def tell(connection: asyncio.Future[None]) -> None:
+        connection.exception()  # or asyncio complains that nobody looked
         if not body.is_eof() and body.exception() is None:
             body.set_exception(aiohttp.ClientPayloadError())
 

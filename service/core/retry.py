@@ -2,7 +2,7 @@
 
     failure ─┬─ dial: nothing was sent ───────────────────────────────▶ the next upstream
              ├─ reset, 408, 429, 5xx that pass ──▶ the same upstream, after a while ──▶ the next
-             ├─ headers or first token overdue, an answer that is none ──▶ the next upstream
+             ├─ overdue before anything went out, an answer that is none ──▶ the next upstream
              └─ anything else, or something of the answer has gone out ──▶ the client hears of it
 
 Once a request was sent only those that make nothing are sent again: completions, embeddings,
@@ -31,6 +31,9 @@ _ELSEWHERE: Final = frozenset(
     }
 )
 _FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 8.0
+"""Seconds, as the official SDKs wait; before the jitter, which is a half of it either way."""
+_STATUS: Final = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _SAID: Final = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
@@ -90,12 +93,12 @@ class Course:
         """Count an attempt: the request goes out."""
         self._attempts += 1
 
-    def after(self, failure: Failure, now: float, *, reused: bool = False) -> Step | None:
+    def after(self, failure: Failure, now: float, *, stale: bool = False) -> Step | None:
         """Return what to try next, None if nothing.
 
-        `reused`: the request went out over a connection that had been kept.
+        `stale`: the connection was a kept one, which had been closed while nobody used it.
         """
-        wait = self._wait(failure, reused=reused)
+        wait = self._wait(failure, stale=stale)
         if wait is not None and self._attempts < self._rules.attempts:
             return Step(self.target, wait)
         following = self._following(self.target + 1, now) if moves_on(failure) else None
@@ -107,16 +110,17 @@ class Course:
             self.target, self._attempts = step.target, 0
             self._circuits[self.target].entered(now)
 
-    def _wait(self, failure: Failure, *, reused: bool) -> float | None:
+    def _wait(self, failure: Failure, *, stale: bool) -> float | None:
         """Return the seconds before the same upstream is asked again, None if it is not."""
         never = failure.stage == "dial" or failure.code in _ELSEWHERE
         if never or not (failure.retryable and moves_on(failure)):
             return None
         if failure.retry_after is not None:
             return failure.retry_after if failure.retry_after <= self._rules.wait else None
-        if reused and self._attempts == 1:  # it was closed while nobody used it: nothing is wrong
+        if stale and self._attempts == 1:  # nothing is wrong
             return 0
-        return _FIRST_WAIT * 2.0 ** (self._attempts - 1) * (0.5 + self._chance())
+        wait = min(_FIRST_WAIT * 2.0 ** (self._attempts - 1), _LONGEST_WAIT)
+        return wait * (0.5 + self._chance())
 
 
 def ails(failure: Failure) -> bool:
@@ -154,7 +158,7 @@ def retry_after(headers: Iterable[tuple[str, str]]) -> float | None:
     try:
         until, since = (parsedate_to_datetime(text) for text in (value, given.get("date", "")))
         return max((until - since).total_seconds(), 0.0)
-    except (ValueError, TypeError):  # no date, or only one of them with a zone
+    except (ValueError, TypeError, OverflowError):  # no date, or only one of them with a zone
         return None
 
 
@@ -163,12 +167,9 @@ def status_of(error: Any) -> int | None:
     if not isinstance(error, dict):
         return None
     for name in ("code", "status", "type"):
-        value = error.get(name)
-        if isinstance(value, int) and value in STATUSES:
-            return value
-        if isinstance(value, str):
-            if value in _SAID:
-                return _SAID[value]
-            if value.isdecimal() and value.isascii() and int(value[:4]) in STATUSES:
-                return int(value[:4])
+        value = str(error.get(name))
+        if value in _SAID:
+            return _SAID[value]
+        if _STATUS.fullmatch(value):
+            return int(value) if int(value) in STATUSES else None
     return None

@@ -17,7 +17,7 @@ class Vendor(NamedTuple):
     """A stream: its frames, the content that `/chat` tells of it as (name, data), and the ending.
 
     ending   of `done`: model, finish_reason and usage; of `error`: the upstream's words as `said`,
-             and `partial`
+             `partial`, and the `status` that it stands for
     """
 
     frames: list[bytes]
@@ -45,9 +45,9 @@ def done(model: str, finish: str | None = "stop", usage: Any = None) -> dict[str
     return {"model": model, "finish_reason": finish, "usage": usage}
 
 
-def said(words: str, *, partial: bool = True) -> dict[str, Any]:
-    """Return what the vendor said of its failure."""
-    return {"said": words, "partial": partial}
+def said(words: str, *, partial: bool = True, status: int | None = None) -> dict[str, Any]:
+    """Return what the vendor said of its failure; `status`: what it stands for, if it passes."""
+    return {"said": words, "partial": partial, "status": status}
 
 
 def usage(prompt: int, completion: int, **more: Any) -> dict[str, Any]:
@@ -243,7 +243,7 @@ OPENROUTER_ERROR = Vendor(
         DONE,
     ],
     answers("Hi"),
-    said("Provider disconnected"),
+    said("Provider disconnected", status=500),
 )
 
 # --- DeepSeek: comments and blank lines while it waits, the usage beside the finish
@@ -343,7 +343,7 @@ _GONE = {"message": "EngineCore encountered an issue.", "type": "Internal", "par
 VLLM_ERROR = Vendor(
     [_vllm(ROLE), _vllm({"content": "Hi"}), frame({"error": _GONE | {"code": 500}}), DONE],
     answers("Hi"),
-    said("EngineCore encountered an issue."),
+    said("EngineCore encountered an issue.", status=500),
 )
 VLLM_OLDER_ERROR = Vendor(
     [_vllm(ROLE), frame({"object": "error", **_GONE, "code": 400}), DONE],
@@ -398,7 +398,7 @@ LLAMA_ERROR = Vendor(
         DONE,
     ],
     answers("Hi"),
-    said("Compute error."),
+    said("Compute error.", status=500),
 )
 
 # --- Mistral: content in parts, thoughts among them; no role by itself, the usage at the finish

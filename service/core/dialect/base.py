@@ -6,6 +6,7 @@ error looks like. A Dialect reads the frames of one stream in order and remember
     complete   the upstream said that the stream ended as it should
     trusting   it says no such thing: a body that ends as HTTP bodies should is complete
     over       nothing that matters can follow: end the client's stream now
+    empty      nothing has been said that is a part of an answer
     error      the upstream's own words, where it said that it failed; they reach the client as sent
 
 Sources: the OpenAI API reference (chat.completion.chunk, Responses and transcription events),
@@ -37,6 +38,7 @@ class Dialect:
     complete = False
     trusting = True
     over = False
+    empty = False
     error: Any = None
     finish_reason: str | None = None
     usage: Any = None

@@ -48,6 +48,11 @@ class Chat(Dialect):
         self._open: set[int] = set()
         self._finished: set[int] = set()
 
+    @property
+    def empty(self) -> bool:  # type: ignore[override]  # nobody sets it
+        """Whether there was no choice in the stream."""
+        return not (self._open or self._finished)
+
     def read(self, frame: bytes) -> Event:
         """Return what this frame means."""
         data = sse.payload(frame)

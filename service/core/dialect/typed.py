@@ -17,6 +17,7 @@ class _Typed(msgspec.Struct, gc=False):
     content_block: Any = None
     error: Any = None
     message: Any = None
+    code: Any = None
     response: Any = None
     sequence_number: Any = None
     usage: Any = None
@@ -45,7 +46,7 @@ class _TypedDialect(Dialect):
         kind = text_of(message.type) or (sse.field(frame, b"event") or b"").decode(errors="replace")
         if kind in self.fails or (message.error and not kind):
             self.complete = True
-            self.error = message.error or message.message or NO_WORDS
+            self.error = message.error or _told(message)
             return QUIET
         if kind in self.completes:
             self.complete = True
@@ -56,6 +57,13 @@ class _TypedDialect(Dialect):
 
     @abstractmethod
     def _content(self, kind: str, message: _Typed) -> Event: ...
+
+
+def _told(message: _Typed) -> Any:
+    """Return what an `error` event says that has no object of that name, as those of Responses."""
+    if message.code and message.message:
+        return {"code": message.code, "message": message.message}
+    return message.message or NO_WORDS
 
 
 def _merged(old: Any, new: Any) -> Any:
