@@ -60,6 +60,7 @@ CODES = {
     "too_long": Code(504, Whose.OURS, retryable=False, type="timeout_error"),
     "no_proxy": Code(503, Whose.OURS, retryable=True, type="overloaded_error"),
     "draining": Code(503, Whose.OURS, retryable=True, type="overloaded_error"),
+    "resume_lost": Code(503, Whose.OURS, retryable=True, type="api_error"),
     "stopped": Code(503, Whose.OURS, retryable=False, type="api_error"),
     "internal": Code(500, Whose.OURS, retryable=True, type="api_error"),
 }

@@ -36,6 +36,7 @@ PROMISED = {
     "upstream_timeout_first_token": (504, UPSTREAM),
     "upstream_stalled": (504, UPSTREAM),
     "draining": (503, OURS),
+    "resume_lost": (503, OURS),
     "stopped": (503, OURS),
     "internal": (500, OURS),
 }
@@ -43,6 +44,7 @@ TRANSIENT = {
     "request_timeout", "rate_limited", "too_many_streams", "proxy_unreachable", "proxy_timeout",
     "upstream_unreachable", "upstream_malformed", "upstream_cut", "upstream_timeout_headers",
     "upstream_timeout_first_token", "upstream_stalled", "draining", "internal",
+    "resume_lost",
 }  # fmt: skip
 
 

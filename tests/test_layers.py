@@ -25,12 +25,14 @@ LAYERS = {
     3: "catalogue relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.hops adapters.line adapters.logs adapters.look"
-    " adapters.metrics adapters.outlet adapters.probe adapters.rates adapters.replay"
-    " adapters.systemd adapters.tracing adapters.trust adapters.upload adapters.upstream",
+    " adapters.metrics adapters.outlet adapters.probe adapters.rates adapters.redis_client"
+    " adapters.replay adapters.replay_feed adapters.replay_log adapters.replay_memory"
+    " adapters.replay_outbox adapters.replay_redis adapters.replay_shared adapters.systemd"
+    " adapters.tracing adapters.trust adapters.upload adapters.upstream",
     1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
     " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
-    " core.ids core.mask core.pacing core.pool core.rejoin core.retry core.routes core.sse"
-    " core.tables core.tickets core.view core.words",
+    " core.ids core.keeping core.mask core.pacing core.pool core.records core.rejoin core.retry"
+    " core.routes core.sse core.tables core.tickets core.view core.words",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -61,6 +63,21 @@ BESIDE = {
         "adapters.trust",
     },
     "adapters.rates": {"adapters.logs"},
+    "adapters.replay_feed": {"adapters.replay_shared"},
+    "adapters.replay_log": {"adapters.replay"},
+    "adapters.replay_memory": {"adapters.clock", "adapters.replay_log"},
+    "adapters.replay_outbox": {"adapters.replay_shared"},
+    "adapters.replay_redis": {
+        "adapters.clock",
+        "adapters.logs",
+        "adapters.redis_client",
+        "adapters.replay_feed",
+        "adapters.replay_log",
+        "adapters.replay_memory",
+        "adapters.replay_outbox",
+        "adapters.replay_shared",
+    },
+    "adapters.replay_shared": {"adapters.replay_log"},
     "adapters.tracing": {"adapters.metrics"},
     "adapters.upload": {"adapters.clock"},
     "adapters.upstream": {
@@ -80,6 +97,7 @@ BESIDE = {
     "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
     "core.proxy": {"core.secret"},
+    "core.records": {"core.dialect.__init__"},
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
     "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
@@ -100,7 +118,7 @@ DOORS = {
     "opentelemetry": "adapters.tracing",
     "logging": "adapters.logs",
     "prometheus_client": "adapters.metrics",
-    "redis": "adapters.rates",
+    "redis": "adapters.rates adapters.redis_client",
     "regex": "core.words",
     "signal": "server",
     "structlog": "adapters.logs",

@@ -1,6 +1,6 @@
-"""The frames of a stream, between the upstream that sends them and the readers who follow.
+"""The frames of a stream that is not kept, between its upstream and its one reader.
 
-A replay notifies its readers synchronously; a reader takes what it has room for, at its own cursor.
+A replay notifies its reader synchronously; the reader takes what it has room for.
 What nobody took fills the window, and a full window is the sign to stop reading the upstream.
 """
 
@@ -15,7 +15,9 @@ transport and the upstream's reader hold, a client that does not read costs 256 
 
 
 class Replay:
-    """The frames that a reader has not taken yet, in this process's memory."""
+    """The frames that a reader has not taken yet, in this process's memory: nothing is kept."""
+
+    live_from = 1
 
     live_from = 0
 
@@ -42,6 +44,10 @@ class Replay:
             if self._reader is not None:
                 self._reader()
 
+    def reader(self) -> "Replay":
+        """Return its one reader, which is itself."""
+        return self
+
     def follow(self, reader: Callable[[], None] | None) -> None:
         """Call this reader at once whenever there is something new; None: nobody reads now."""
         self._reader = reader
@@ -53,6 +59,10 @@ class Replay:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         return frames
+
+    def close(self) -> None:
+        """Read no more."""
+        self._reader = None
 
     @property
     def full(self) -> bool:

@@ -216,9 +216,17 @@ class Limits(Table, frozen=True):
 
 
 class Store(Table, frozen=True):
-    """Where what several instances share is kept: `memory` (nowhere), or a Redis."""
+    """Where streams are kept that may be read again, and what several instances share.
+
+    `memory` (in each process, nothing is shared), or a Redis. Seconds that a stream is kept after
+    its end; bytes of one stream, kept streams of one caller, bytes in all; 0 = no bound.
+    """
 
     url: Annotated[str, Meta(description="memory or redis://HOST:PORT")] = "memory"
+    retain: Seconds = 300.0
+    stream_bytes: Count = 8 * 1024 * 1024
+    streams_per_caller: Count = 1000
+    total_bytes: Count = 256 * 1024 * 1024
 
     def __post_init__(self) -> None:
         if self.url != "memory" and not _REDIS.match(self.url):

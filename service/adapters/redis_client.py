@@ -1,0 +1,51 @@
+"""Connections to Redis for what several instances share; redis-py is an extra."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def place(url: str) -> str:
+    """Return host:port of a Redis URL, for the log; raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"redis", "rediss"} and parts.hostname:
+            return f"{parts.hostname}:{parts.port or 6379}"
+    except ValueError:
+        pass
+    raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """Return what redis-py raises when Redis does not answer as it should."""
+    from redis.exceptions import RedisError  # noqa: PLC0415  an extra
+
+    return (RedisError, OSError)
+
+
+def client(url: str, connections: int, within: float) -> Any:
+    """Return a client that tries nothing twice; no connection of it is open yet.
+
+    What was sent twice would be refused as another writer's.
+    """
+    try:
+        from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415  an extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+    except ImportError:
+        text = "redis:// needs the redis extra: pip install 'teleprinter[redis]'"
+        raise ValueError(text) from None
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=within,
+            socket_timeout=within,
+            socket_connect_timeout=within,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call]  # checks the URL's options
+    except (ValueError, TypeError):
+        text = "expected a URL such as redis://127.0.0.1:6379/0, with options that redis-py knows"
+        raise ValueError(text) from None
+    return Redis(connection_pool=pool)
