@@ -131,6 +131,9 @@ async def test_without_a_fallback_the_client_hears_the_truth(name, asked, clock,
     elif fault.code is None:
         assert (answer.status, answer.whole) == (fault.status, True)
         assert answer.get("teleprinter-upstream") == "a"
+        assert answer.get("retry-after") == {"429, in 2 s": "2", "429, in 6 s": "6"}.get(
+            name, answer.get("retry-after")
+        )
         assert b"Not now." in answer.body or fault.seen == 1
     elif answer.status == 200:  # the head of the last attempt has gone out
         assert (asked, answer.whole) == ("/v1 plain", False)

@@ -19,8 +19,6 @@ class Replay:
 
     live_from = 1
 
-    live_from = 0
-
     def __init__(self, window: int = WINDOW) -> None:
         self.ending: Ending | None = None
         self._window = window
