@@ -9,7 +9,7 @@
     6      app                                                          puts the parts together
     5      boundary · web · responses · demo                            HTTP: who, what, how
     4      gateway                                                      request → stream
-    3      relay                                                        the life of one stream
+    3      relay · listening                                            one stream · sockets
     2      settings · draft · sources · adapters/*                      wait, never decide
     1      core/*                                                       decide, never wait
     0      errors · core/events, proxy, secret                          the nouns

@@ -1,4 +1,4 @@
-"""The process: sockets, signals, drain, reload.
+"""The process: signals, drain, reload, and what systemd is told.
 
 SIGTERM, SIGINT   drain: stop listening, let open streams end, cut them after `drain` seconds;
                   a second one ends the process at once
@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -21,22 +19,30 @@ from aiohttp import web
 
 from service.adapters import logs, systemd
 from service.adapters.logs import log
-from service.adapters.metrics import Metrics
 from service.app import application, draining, runner
 from service.boundary import GATEWAY
 from service.demo import demo_upstream
+from service.gateway import Gateway
+from service.listening import (
+    BACKLOG,
+    certify,
+    is_awaited,
+    is_idle,
+    raise_descriptors,
+    sockets,
+    tls,
+    tune,
+)
 from service.settings import Server, Settings, SettingsError, Upstream
-
-_BACKLOG: Final = 4096  # aiohttp's 128 would also shrink the queue of a socket from systemd
-_SEND_BUFFER: Final = 64 * 1024
-"""Bytes that the kernel holds for a client that does not read; its own choice is up to 4 MB."""
-_KEEPALIVE_IDLE: Final = 60
-"""Seconds until the kernel asks whether a silent client is still there; its own choice is 7200."""
 
 _LAG_EVERY: Final = 0.5
 """Seconds between two looks at how late the event loop calls back."""
-_DESCRIPTORS: Final = 64
-"""Descriptors that the process needs besides two for each stream."""
+_LAST_WORDS: Final = 1.0
+"""Seconds in which a client that was accepted before a drain may still send its first request."""
+_LOOK_EVERY: Final = 0.05
+"""Seconds between two looks whether all did."""
+_MARGIN: Final = 10
+"""Seconds in which the process ends after its drain: aiohttp waits twice, the traces once."""
 
 Load = Callable[[], Settings]
 
@@ -47,7 +53,7 @@ def run(settings: Settings, load: Load) -> int:
     Raises SettingsError for a certificate that cannot be used.
     """
     logs.configure(settings.server.log)
-    _raise_descriptors(settings.limits.streams)
+    raise_descriptors(settings.limits.streams)
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
         return loop.run(_run(settings, load))
 
@@ -86,11 +92,15 @@ class Process:
         self._app = application(settings)
         self._runner = runner(self._app)
         self._stop = asyncio.Event()
-        self._tls = _tls(settings.server)
+        self._tls = tls(settings.server)
+        self._handed = systemd.listen_fds()
+        self._watchdog = systemd.watchdog()
+        self._status = ""
 
     async def run(self) -> int:
         """Serve until a signal; return the exit code."""
         await self._runner.setup()
+        watch = asyncio.create_task(self._watch())
         try:
             try:
                 await self._listen(self._settings.server)
@@ -100,18 +110,17 @@ class Process:
                 return 1
             self._handle_signals()
             self._announce()
-            lag = asyncio.create_task(_watch(self._app[GATEWAY].metrics))
             await self._stop.wait()
             await self._drain()
-            lag.cancel()
         finally:
             await self._runner.cleanup()
+            watch.cancel()
         return 0
 
     async def _listen(self, server: Server) -> None:
-        for each in systemd.listen_fds() or _sockets(server.host, server.port):
-            _tune(each)
-            site = web.SockSite(self._runner, each, ssl_context=self._tls, backlog=_BACKLOG)
+        for each in self._handed or sockets(server.host, server.port):
+            tune(each)
+            site = web.SockSite(self._runner, each, ssl_context=self._tls, backlog=BACKLOG)
             await site.start()
         self._app[GATEWAY].listens_on(self._names())
 
@@ -137,8 +146,8 @@ class Process:
         try:
             settings = self._load()
             if self._tls is not None and settings.server.tls_cert:
-                _tls(settings.server)  # what cannot be used leaves the old one whole
-                _certify(self._tls, settings.server)
+                tls(settings.server)  # what cannot be used leaves the old one whole
+                certify(self._tls, settings.server)
             self._app[GATEWAY].adopt(settings)
             logs.configure(settings.server.log)
         except SettingsError as error:
@@ -150,13 +159,27 @@ class Process:
         systemd.notify("READY=1")
 
     async def _drain(self) -> None:
-        systemd.notify("STOPPING=1")
+        seconds = self._settings.server.drain + _MARGIN  # longer than the unit allows, perhaps
+        systemd.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
         gateway = self._app[GATEWAY]
-        gateway.draining = True
+        gateway.draining = not self._handed
         for site in list(self._runner.sites):
             await site.stop()
+        if self._handed:
+            await self._hand_back()
         await gateway.streams.ended(gateway.clock, self._settings.server.drain)
         await gateway.streams.close(draining())
+
+    async def _hand_back(self) -> None:
+        """Hear out who was accepted; let the others come again, to wait in systemd's socket."""
+        server = self._runner.server
+        for _ in range(round(_LAST_WORDS / _LOOK_EVERY)):
+            await asyncio.sleep(_LOOK_EVERY)
+            if server is None or not any(map(is_awaited, server.connections)):
+                break
+        self._app[GATEWAY].draining = True
+        for each in server.connections if server else ():
+            (each.force_close if is_idle(each) else each.close)()
 
     def _announce(self) -> None:
         scheme = "https" if self._settings.server.tls_cert else "http"
@@ -169,65 +192,34 @@ class Process:
             say(f"upstream {upstream.name}: {upstream.url} through {ways}")
         systemd.notify("READY=1")
 
+    async def _watch(self) -> None:
+        """Measure how late the event loop calls back, by its own clock: that is what is late.
 
-def _sockets(host: str, port: int) -> Sequence[socket.socket]:
-    """Return a listening socket for each address of the host; raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return [
-        socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-        for family, _, _, _, address in found
-    ]
+        systemd's watchdog is fed here and nowhere else, so that a loop that is stuck starves it.
+        """
+        loop = asyncio.get_running_loop()
+        every = min(_LAG_EVERY, (self._watchdog or 1.0) / 2)
+        while True:
+            self._tell()
+            due = loop.time() + every
+            await asyncio.sleep(every)
+            self._app[GATEWAY].metrics.lag(max(loop.time() - due, 0.0))
 
-
-def _tune(listening: socket.socket) -> None:
-    """Set what accepted connections inherit."""
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
-
-
-def _tls(server: Server) -> ssl.SSLContext | None:
-    """Return the relay's own TLS, None for plain HTTP; raises SettingsError for bad files."""
-    if not server.tls_cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    _certify(context, server)
-    return context
+    def _tell(self) -> None:
+        """Feed the watchdog; say how things are, if it is not as before."""
+        states = ["WATCHDOG=1"] if self._watchdog else []
+        if (status := status_line(self._app[GATEWAY])) != self._status:
+            self._status = status
+            states.append(f"STATUS={status}")
+        systemd.notify(*states)
 
 
-def _certify(context: ssl.SSLContext, server: Server) -> None:
-    """Read certificate and key; connections from now on show them."""
-    try:
-        context.load_cert_chain(server.tls_cert, server.tls_key or None, password="")
-    except OSError as error:
-        why = "they do not fit each other" if isinstance(error, ssl.SSLError) else error.strerror
-        text = f"server.tls_cert, server.tls_key: {why}: expected PEM files of a certificate and"
-        raise SettingsError(f"{text} its key") from None
-
-
-def _raise_descriptors(streams: int) -> None:
-    """Allow as many descriptors as the system lets us; say so where they cannot be enough."""
-    try:
-        import resource  # noqa: PLC0415  not on every platform
-    except ImportError:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS takes no "infinity"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed != resource.RLIM_INFINITY and allowed < 2 * streams + _DESCRIPTORS:
-        text = "too few descriptors for limits.streams: raise LimitNOFILE or ulimit -n"
-        log.warning(text, allowed=allowed, needed=2 * streams + _DESCRIPTORS)
-
-
-async def _watch(metrics: Metrics) -> None:
-    """Measure how late the event loop calls back; by its own clock, for that is what is late."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + _LAG_EVERY
-        await asyncio.sleep(_LAG_EVERY)
-        metrics.lag(max(loop.time() - due, 0.0))
+def status_line(gateway: Gateway) -> str:
+    """Return what `systemctl status` shows: open streams, and the proxies by their last attempt."""
+    streams = len(gateway.streams)
+    text = f"{'draining, ' * gateway.draining}{streams} stream{'s' * (streams != 1)} open"
+    ways = [f"{way} {'up' if up else 'down'}" for (_, way), up in gateway.metrics.up.items()]
+    return "; ".join([text, *ways])
 
 
 def say(text: str) -> None:

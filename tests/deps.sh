@@ -19,7 +19,9 @@ need shadowsocks-libev command -v ss-server
 need redis-server command -v redis-server
 need chromium command -v chromium
 need curl command -v curl
-need redis-server command -v redis-server
+need systemd test -x /usr/lib/systemd/systemd
+need util-linux command -v setpriv
+need python3-venv /usr/bin/python3 -c 'import ensurepip, venv' # what the service runs on
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ -e tests/clients/package.json ]; then
     need npm command -v npm

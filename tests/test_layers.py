@@ -22,7 +22,7 @@ LAYERS = {
     6: "app",
     5: "boundary responses web demo",
     4: "gateway",
-    3: "catalogue relay verdict",
+    3: "catalogue listening relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.hops adapters.line adapters.logs adapters.look"
     " adapters.metrics adapters.outlet adapters.probe adapters.rates adapters.redis_client"

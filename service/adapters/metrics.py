@@ -148,10 +148,12 @@ class NoMetrics:
     """Counts nothing and shows nothing; its methods are those of Metrics.
 
     `open_streams`: returns how many streams are under way; set it once they can be counted.
+    `up`: the last word of `proxy_up` about each pool's proxies.
     """
 
     def __init__(self) -> None:
         self.open_streams: Callable[[], int] = int
+        self.up: dict[tuple[str, ...], bool] = {}
 
     def know(self, upstreams: Iterable[str], proxies: Iterable[tuple[str, str]]) -> None:
         """Take the names of these settings from now on; what was counted stays.
@@ -187,7 +189,6 @@ class Metrics(NoMetrics, Collector):
         self._streams: Counter[tuple[str, ...]] = Counter()
         self._attempts: Counter[tuple[str, ...]] = Counter()
         self._tokens: Counter[tuple[str, ...]] = Counter()
-        self._up: dict[tuple[str, ...], bool] = {}
         self._connect: dict[tuple[str, ...], Buckets] = {}
         self._events = 0
         self._first_token = Buckets(_FIRST_TOKEN)
@@ -200,12 +201,12 @@ class Metrics(NoMetrics, Collector):
 
     def know(self, upstreams: Iterable[str], proxies: Iterable[tuple[str, str]]) -> None:
         """Start the series of new upstreams at 0; drop the state of proxies that are gone."""
-        self._upstreams = frozenset(upstreams)
+        self.upstreams = frozenset(upstreams)
         self._ways = frozenset(proxies)
         self._proxies = frozenset(proxy for _, proxy in self._ways)
-        self._up = {way: up for way, up in self._up.items() if way in self._ways}
+        self.up = {way: up for way, up in self.up.items() if way in self._ways}
         self._streams[OTHER, "refused"] += 0
-        for upstream in self._upstreams:
+        for upstream in self.upstreams:
             for outcome in OUTCOMES:
                 self._streams[upstream, outcome] += 0
             for kind in KINDS:
@@ -213,7 +214,7 @@ class Metrics(NoMetrics, Collector):
 
     def stream_ended(self, summary: Summary, ending: Ending, gaps: Gaps | None) -> None:
         """Merge what the stream counted."""
-        upstream = _bounded(summary.upstream, self._upstreams)
+        upstream = _bounded(summary.upstream, self.upstreams)
         self._streams[upstream, _bounded(ending.outcome, OUTCOMES)] += 1
         self._events += ending.number - 1
         for kind, tokens in tokens_of(summary.usage).items():
@@ -225,7 +226,7 @@ class Metrics(NoMetrics, Collector):
 
     def attempt(self, upstream: str, proxy: str, result: str) -> None:
         """Count it by upstream, proxy and result."""
-        where = _bounded(upstream, self._upstreams), _bounded(proxy, self._proxies)
+        where = _bounded(upstream, self.upstreams), _bounded(proxy, self._proxies)
         self._attempts[(*where, _bounded(result, RESULTS))] += 1
 
     def connected(self, pool: str, proxy: str, seconds: float) -> None:
@@ -237,7 +238,7 @@ class Metrics(NoMetrics, Collector):
 
     def proxy_up(self, pool: str, proxy: str, *, up: bool) -> None:
         """Keep it until the next report."""
-        self._up[self._way(pool, proxy)] = up
+        self.up[self._way(pool, proxy)] = up
 
     def _way(self, pool: str, proxy: str) -> tuple[str, str]:
         return (pool, proxy) if (pool, proxy) in self._ways else (OTHER, OTHER)
@@ -261,7 +262,7 @@ class Metrics(NoMetrics, Collector):
         yield _histogram("event_gap", "From one event of a stream to the next.", {(): self._gaps})
         text = "Requests sent upstream, or tried to."
         yield _counter("attempts", text, self._attempts, "upstream", "proxy", "result")
-        yield _gauge("proxy_up", "1 if the proxy can be used, else 0.", self._up, "pool", "proxy")
+        yield _gauge("proxy_up", "1 if the proxy can be used, else 0.", self.up, "pool", "proxy")
         yield _histogram(
             "proxy_connect",
             "What it takes to connect through a proxy.",
