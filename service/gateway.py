@@ -18,6 +18,9 @@ from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
 from service.adapters.metrics import Metrics, tokens_of
 from service.adapters.rates import Rates
+from service.adapters.replay import Replay
+from service.adapters.replay_memory import MemoryStore, Store
+from service.adapters.replay_redis import RedisStore
 from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order
@@ -28,8 +31,10 @@ from service.core.chat import Ask, Glance, Pacing
 from service.core.circuit import Circuit
 from service.core.events import Ending
 from service.core.fronts import Fronts
+from service.core.keeping import Caps
 from service.core.pool import Pool
 from service.core.proxy import Proxy
+from service.core.records import Facts
 from service.core.retry import Course
 from service.core.routes import Headers, Place
 from service.core.tickets import Tickets
@@ -88,6 +93,7 @@ class Gateway:
         self.traces = traces
         self.streams = Streams()
         self.rates = Rates(settings.store.url)
+        self.store = _store(settings, clock)
         self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
         self.metrics = Metrics((), ())
         self.metrics.open_streams = self.streams.__len__
@@ -103,6 +109,7 @@ class Gateway:
         self.settings = settings
         self.keys = Keys((key.name, key.digest, _grant(key)) for key in settings.server.keys)
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
+        self.store.adopt(_caps(settings), settings.store.retain)
         self.listens_on(self._listening)
         self.metrics.know((up.name for up in settings.upstream), self._proxies())
         retired = list(self._lanes.values())
@@ -186,10 +193,14 @@ class Gateway:
             return Order("POST", url, headers, body, streams=True, model=model, secret=key)
 
         errand = _Errand("POST", "chat/completions", payload, compose, streams=True)
-        return self._begin(name, caller, first, errand, committed=True)
+        keep = self.settings.chat.keep if ask.keep is None else ask.keep
+        facts = Facts("chat/completions", first.api, model, first.name)
+        return self._begin(name, caller, first, errand, facts, keep=keep)
 
-    def v1(self, name: str, caller: Caller, incoming: Incoming, glance: Glance) -> Stream:
-        """Begin the stream of a `/v1` request; raises Failure not_found."""
+    def v1(
+        self, name: str, caller: Caller, incoming: Incoming, glance: Glance, keep: float | None
+    ) -> Stream:
+        """Begin the stream of a `/v1` request, kept so long; raises Failure not_found."""
         model = glance.named
         method, place, query, headers, body = incoming
         first = self._choose(place.prefix, model)
@@ -209,9 +220,9 @@ class Gateway:
 
         background = bool(glance.background)
         errand = _Errand(method, place.rest, body, compose, streams, background)
-        stream = self._begin(name, caller, first, errand, committed=False)
-        stream.hides_usage = counting
-        return stream
+        facts = Facts(place.rest, first.api, model, first.name, counting, "v1")
+        keep = (first.keep if keep is None else keep) if streams else 0
+        return self._begin(name, caller, first, errand, facts, keep=keep)
 
     def sources(self, caller: Caller, incoming: Incoming) -> list[Source]:
         """Return the upstreams of the prefix, to ask each for its models."""
@@ -252,8 +263,15 @@ class Gateway:
             sent += routes.credentials(upstream.api, upstream.key.reveal())
         return [*sent, *upstream.headers.items()]
 
-    def _begin(
-        self, name: str, caller: Caller, first: Upstream, errand: "_Errand", *, committed: bool
+    def _begin(  # noqa: PLR0913  what a stream is made of
+        self,
+        name: str,
+        caller: Caller,
+        first: Upstream,
+        errand: "_Errand",
+        facts: Facts,
+        *,
+        keep: float,
     ) -> Stream:
         self._check_room(caller)
         rules = retry.Rules(*astuple(self.settings.retry))
@@ -264,12 +282,15 @@ class Gateway:
             [self._leg(upstream, errand, last=upstream is targets[-1]) for upstream in targets],
             Course(rules, circuits, self.clock.now(), random.random),
             clock=self.clock,
+            replay=self.store.open(name, caller.name, facts) if keep > 0 else Replay(),
+            keep=keep,
             caller=caller.identity,
             repeatable=errand.repeatable,
             too_large=errand.too_large(rules),
             continues=first.continue_on_cut and errand.streams,
-            committed=committed,
+            committed=facts.door == "chat",
         )
+        stream.hides_usage = facts.hides_usage
         stream.task.add_done_callback(lambda _: self._settle(stream, caller))
         return self.streams.add(stream)
 
@@ -285,7 +306,12 @@ class Gateway:
 
     def _settle(self, stream: Stream, caller: Caller) -> None:
         """Count what a stream has cost, when it has ended."""
-        self.tickets.forget(stream.name)
+        retain = self.settings.store.retain if stream.kept else 0
+        forget = partial(self.tickets.forget, stream.name)
+        if stream.name in self.tickets and retain:
+            self.clock.call_at(self.clock.now() + retain, forget)
+        else:
+            forget()
         ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step
         self.metrics.stream_ended(stream.summary, ending, stream.gaps)
         if caller.grant.tokens_per_day:
@@ -298,6 +324,16 @@ class Gateway:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def stop(self, name: str, caller: Caller) -> None:
+        """End a stream of this caller, or forget it; raises Failure not_found, stream_gone."""
+        stream = self.streams.get(name)
+        if stream is None or stream.kept:
+            await self.store.stop(name, caller.name)
+            return
+        if stream.caller != caller.identity:
+            raise Failure("not_found", "there is no such stream of yours")
+        stream.stop()
 
     def _check_room(self, caller: Caller) -> None:
         """Raise Failure too_many_streams, draining if no stream may begin."""
@@ -326,6 +362,7 @@ class Gateway:
     async def close(self) -> None:
         """Close every connection to an upstream; no stream may be under way."""
         await asyncio.gather(*self._tasks)
+        await self.store.close()
         await self.rates.close()
         for lane in self._lanes.values():
             await lane.close()
@@ -340,6 +377,18 @@ def _renamed(body: bytes | Upload, model: str | None, upstream: Upstream) -> byt
     """Ask for the model by the name that it has there."""
     name = upstream.model_map.get(model) if model is not None else None
     return body if name is None or isinstance(body, Upload) else chat.renamed(body, name)
+
+
+def _caps(settings: Settings) -> Caps:
+    store = settings.store
+    return Caps(store.stream_bytes, store.streams_per_caller, store.total_bytes)
+
+
+def _store(settings: Settings, clock: Clock) -> Store:
+    url, retain = settings.store.url, settings.store.retain
+    if url == "memory":
+        return MemoryStore(clock, _caps(settings), retain)
+    return RedisStore(url, clock, _caps(settings), retain)
 
 
 def _pool(upstream: Upstream) -> str:

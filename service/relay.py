@@ -21,6 +21,7 @@ from service.adapters.clock import Clock, Deadline, Timer, sleep
 from service.adapters.logs import log
 from service.adapters.metrics import Gaps
 from service.adapters.replay import WINDOW, Replay
+from service.adapters.replay_log import Log
 from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
 from service.core import retry
@@ -84,8 +85,9 @@ class Stream:
 
     `legs`: the upstream and its fallbacks, which `course` goes through; `repeatable`: the request
     may be sent twice, `too_large` why it is not nevertheless; `continues`: also to go on with an
-    answer that was cut. `committed`: the client's response is an event stream already, so that
-    whatever fails is an event.
+    answer that was cut. `replay` takes the frames; if it is a Log, the upstream is read on for
+    `keep` seconds without a reader. `committed`: the client's response is an event stream already,
+    so that whatever fails is an event.
     """
 
     def __init__(  # noqa: PLR0913  the parts of a stream
@@ -95,6 +97,8 @@ class Stream:
         course: Course,
         *,
         clock: Clock,
+        replay: Replay | Log,
+        keep: float,
         caller: str,
         repeatable: bool,
         too_large: str,
@@ -103,7 +107,7 @@ class Stream:
     ) -> None:
         self.name = name
         self.caller = caller
-        self.replay = Replay()
+        self.replay = replay
         self.gaps = Gaps()
         self.hides_usage = False
         self.summary = Summary()
@@ -125,6 +129,10 @@ class Stream:
         self._told = Sent() if continues and repeatable else None
         self._rejoin: Rejoin | None = None
         self._cut: Failure | None = None
+        self._alone: Timer | None = None
+        self._keep = keep
+        if isinstance(replay, Log):
+            replay.on_watch, replay.on_stop = self._watch, self.stop
         self._turn_to(course.target)
         for leg in legs:
             leg.lane.begin()
@@ -141,7 +149,7 @@ class Stream:
 
     def _start_over(self) -> None:
         """Forget what an attempt has brought; what the client has of it is to come again."""
-        self.dialect = self._leg.dialect()
+        self.dialect = self.replay.dialect = self._leg.dialect()
         self.frames -= len(self._held)
         self._held = []
         self._held_size = 0
@@ -192,6 +200,32 @@ class Stream:
         if self.replay.ending is None:
             self._parting = failure
             self.task.cancel()
+
+    def leave(self, failure: Failure | None = None) -> None:
+        """Go without a reader; a stream that is not kept has no other."""
+        if not self.kept:
+            self.end(failure)
+
+    @property
+    def kept(self) -> bool:
+        """Whether somebody may read it again."""
+        return isinstance(self.replay, Log) and self.replay.kept
+
+    def _watch(self, watched: bool) -> None:  # noqa: FBT001
+        """Read on for a while when nobody follows any more; not at all if nobody can come back."""
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+        if watched:
+            return
+        if self.kept and self._keep > 0:
+            self._alone = self._clock.call_at(self._clock.now() + self._keep, self.end)
+        else:
+            self.end()
+
+    def stop(self) -> None:
+        """End it, for its owner wants so."""
+        self.end(Failure("stopped", "the stream was stopped on request", stage=self._stage))
 
     async def _run(self) -> None:
         """Relay from the first byte to the last; whatever happens, there is one ending."""
@@ -498,8 +532,9 @@ class Stream:
         summary.finish_reason = dialect.finish_reason
         summary.usage = dialect.usage
         summary.elapsed_ms = self._elapsed()
-        if self._early is not None:
-            self._early.cancel()
+        for timer in (self._early, self._alone):
+            if timer is not None:
+                timer.cancel()
         if failure is None or self._opened or self._said:
             self._flow()
         self.replay.finish(Ending(self.frames + 1, outcome, summary, failure, self._said))
@@ -535,6 +570,10 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def get(self, name: str) -> Stream | None:
+        """Return the stream of that name, if it is under way."""
+        return self._streams.get(name)
 
     def of(self, caller: str) -> int:
         """Return how many streams of this caller are under way."""

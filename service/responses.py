@@ -1,12 +1,13 @@
 """A stream as an HTTP response: its head, the outlet that writes it, and how it is left."""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
-from service.adapters.outlet import HEARTBEATS, Form, Outlet
+from service.adapters.outlet import HEARTBEATS, Form, Outlet, Reader
 from service.adapters.upstream import Answer
 from service.boundary import GATEWAY, NOTE, SUMMARY
 from service.core import pacing, routes
@@ -17,6 +18,13 @@ from service.errors import Failure
 from service.gateway import Gateway
 from service.relay import Stream
 
+
+class Closing(Protocol):
+    """A reader that can be closed."""
+
+    def close(self) -> None: ...  # noqa: D102
+
+
 _NEVER: Final = float("inf")
 _UNSENT: Final = 16 * 1024
 """Bytes that wait for the kernel before a write has to; aiohttp looks once in 64 KiB."""
@@ -24,13 +32,13 @@ _HEARD_WITHIN: Final = 0.2
 """Seconds; with 0.05 a busy machine's Chromium lost 1 of 40, with 0.2 none."""
 
 
-def event_stream(request: web.Request, stream: Stream) -> EventSourceResponse:
-    """Return the head of an event stream."""
+def event_stream(request: web.Request, name: str, upstream: str | None) -> EventSourceResponse:
+    """Return the head of an event stream; `upstream`: who serves it, as far as is known."""
     response = EventSourceResponse(allow_all_methods=True, ping_interval=_NEVER)
     del response.headers["Connection"]  # aiohttp knows what the client asked for
     response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
-    response.headers["Teleprinter-Stream"] = stream.name
-    response.headers["Teleprinter-Upstream"] = stream.summary.upstream or ""
+    response.headers["Teleprinter-Stream"] = name
+    response.headers["Teleprinter-Upstream"] = upstream or ""
     return response
 
 
@@ -58,14 +66,14 @@ def hand_on(response: web.StreamResponse, answer: Answer) -> None:
             response.headers.add(name, value)
 
 
-def outlet_of(gateway: Gateway, stream: Stream, view: View, pace: Pacing | None) -> Outlet:
-    """Return what writes the stream for a client of this view, at this pace."""
+def outlet_of(gateway: Gateway, reader: Reader, view: View, pace: Pacing | None) -> Outlet:
+    """Return what writes what the reader takes for a client of this view, at this pace."""
     settings = gateway.settings
     heartbeat, max_lag = settings.heartbeat, settings.chat.max_lag_ms / 1000
     fit: Form = "blank" if view.blank_lines else "line"
     form: Form = fit if heartbeat.form == "auto" else heartbeat.form
     return Outlet(
-        stream.replay,
+        reader,
         view,
         pacing.strategy(pace.name, pace.delay, max_lag) if pace is not None else None,
         gateway.clock,
@@ -76,10 +84,14 @@ def outlet_of(gateway: Gateway, stream: Stream, view: View, pace: Pacing | None)
     )
 
 
+Leave = Callable[[Outcome, Failure | None], None]
+"""Called when a client has its stream's end, or has left."""
+
+
 async def serve(
-    request: web.Request, stream: Stream, response: web.StreamResponse, outlet: Outlet
+    request: web.Request, response: web.StreamResponse, outlet: Outlet, leave: Leave
 ) -> web.StreamResponse:
-    """Write the stream to its end. A client that leaves takes the upstream's request along."""
+    """Write a stream to its end."""
     if request.app[GATEWAY].draining:
         response.force_close()
     outcome: Outcome = "left"  # until the client has it all
@@ -95,8 +107,7 @@ async def serve(
         outcome, failure = "slow", _cut_off(request)
         return response
     finally:
-        stream.end(failure)
-        note_stream(request, stream, outcome, failure)
+        leave(outcome, failure)
         if isinstance(response, EventSourceResponse) and response.prepared:
             response.stop_streaming()
     if ending.failure is not None and not ending.said:
@@ -127,6 +138,17 @@ async def _last_words() -> None:
     ReadableStreamDefaultControllerError; Chromium's fetch lost the error event in 2 of 5 cuts.
     """
     await asyncio.sleep(_HEARD_WITHIN)
+
+
+def leaving(request: web.Request, stream: Stream, reader: Closing) -> Leave:
+    """Return what notes the end of a client who began a stream, and lets the stream know."""
+
+    def leave(outcome: Outcome, failure: Failure | None) -> None:
+        stream.leave(failure)
+        reader.close()
+        note_stream(request, stream, outcome, failure)
+
+    return leave
 
 
 def note_stream(

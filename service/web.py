@@ -14,13 +14,22 @@ from aiohttp import web
 from service.adapters.upload import Upload
 from service.boundary import CALLER, GATEWAY, NAME, NOTE, boundary, share
 from service.catalogue import Source, union
-from service.core import chat, routes
+from service.core import chat, ids, routes
 from service.core.chat import Glance, Pacing
 from service.core.routes import Place
-from service.core.view import ChatView, PlainView, RawView
+from service.core.view import ChatView, PlainView
 from service.errors import Failure
 from service.gateway import Incoming
-from service.responses import event_stream, hand_on, note_stream, outlet_of, plain, serve
+from service.responses import (
+    event_stream,
+    hand_on,
+    leaving,
+    note_stream,
+    outlet_of,
+    plain,
+    serve,
+)
+from service.resuming import raw_view, resume, stop, streams
 
 _PAGES: Final = resources.files("service") / "pages"
 _TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -37,6 +46,8 @@ def routed(app: web.Application) -> web.Application:
     app.router.add_get("/pages/{name}", page)
     app.router.add_get("/favicon.ico", no_icon)
     app.router.add_post("/tickets", tickets)
+    app.router.add_get("/streams/{name}", streams)
+    app.router.add_delete("/streams/{name}", stop)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
@@ -139,8 +150,8 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     if request.method not in {"GET", "POST"}:
         raise Failure("method_not_allowed", "/chat takes GET and POST")
-    if "Last-Event-ID" in request.headers:  # nothing is kept, so that nothing goes on
-        return web.Response(status=204)
+    if (last := request.headers.get("Last-Event-ID")) is not None:
+        return await resume(request, ids.parse(last), "chat")
     posted = request.method == "POST"
     body = await _upload(request).read()
     ask = chat.from_json(body) if posted else chat.from_query(request.query)
@@ -151,11 +162,11 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     await gateway.admit(caller, ask.model or settings.model)
     incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
-    view = ChatView(stream.name)
-    response = event_stream(request, stream)
-    outlet = outlet_of(gateway, stream, view, pace)
+    view, reader = ChatView(stream.name), stream.replay.reader()
+    response = event_stream(request, stream.name, stream.summary.upstream)
+    outlet = outlet_of(gateway, reader, view, pace)
     outlet.send(view.start(stream.summary.model))
-    return await serve(request, stream, response, outlet)
+    return await serve(request, response, outlet, leaving(request, stream, reader))
 
 
 async def _models(request: web.Request, sources: list[Source]) -> web.Response:
@@ -170,6 +181,7 @@ async def _models(request: web.Request, sources: list[Source]) -> web.Response:
 async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     pace = chat.pacing_of_headers(request.headers)
+    keep = chat.keeping(request.headers.get("Teleprinter-Keep"), "Teleprinter-Keep")
     caller = request[CALLER]
     if isinstance(incoming.body, Upload):
         caller.grant.check_unseen()
@@ -181,7 +193,7 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         sources = gateway.sources(caller, incoming)
         if len(sources) > 1:
             return await _models(request, sources)
-    stream = gateway.v1(request[NAME], caller, incoming, glance)
+    stream = gateway.v1(request[NAME], caller, incoming, glance, keep)
     try:
         await stream.ready()
     except BaseException:
@@ -189,15 +201,17 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         note_stream(request, stream, "left" if ending is None else ending.outcome)
         stream.end()
         raise
-    answer = stream.answer
+    answer, reader = stream.answer, stream.replay.reader()
+    leave = leaving(request, stream, reader)
     if answer is not None and not stream.framed:
         response: web.StreamResponse = plain(request, stream, answer)
-        return await serve(request, stream, response, outlet_of(gateway, stream, PlainView(), None))
-    response = event_stream(request, stream)
+        outlet = outlet_of(gateway, reader, PlainView(), None)
+        return await serve(request, response, outlet, leave)
+    response = event_stream(request, stream.name, stream.summary.upstream)
     if answer is not None:
         hand_on(response, answer)
-    view = RawView(stream.dialect, hide_usage=stream.hides_usage)
-    outlet = outlet_of(gateway, stream, view, pace or gateway.pace_of(stream))
+    view = raw_view(stream.replay, stream.dialect, stream.hides_usage)
+    outlet = outlet_of(gateway, reader, view, pace or gateway.pace_of(stream))
     if not stream.began and stream.replay.ending is None:
         outlet.beat()
-    return await serve(request, stream, response, outlet)
+    return await serve(request, response, outlet, leave)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import web
+from msgspec.structs import replace
 
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
@@ -86,7 +87,8 @@ async def relaying(  # noqa: PLR0913  what a test may change
 
     `tls`: what it trusts of upstreams, instead of the system's authorities (`ca.client`);
     `environ`: further variables, by their whole names. Nothing is asked twice unless `toml` has a
-    table [retry], so that each answer of an upstream is seen as it is.
+    table [retry], and nothing kept unless it says `keep`, so that each answer of an upstream is
+    seen as it is.
     """
     given = {f"TELEPRINTER_{name.upper()}": value for name, value in variables.items()}
     if upstream is not None:
@@ -113,7 +115,8 @@ def _settings(environ: Mapping[str, str], toml: str) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "teleprinter.toml")
         file.write_text(toml if "[retry]" in toml else f"{toml}\n[retry]\nattempts = 1\n")
-        return load(environ=environ, config=str(file), cwd=Path(folder))
+        settings = load(environ=environ, config=str(file), cwd=Path(folder))
+    return settings if "keep" in toml else replace(settings, chat=replace(settings.chat, keep=0.0))
 
 
 async def read_events(response: aiohttp.ClientResponse) -> list[Event]:

@@ -25,6 +25,12 @@ def test_parse(text, expected):
     assert parse(text) == expected
 
 
+@pytest.mark.parametrize(("text", "after"), [("s.0", 0), ("s.7", 7), ("s.7+3", 6)])
+def test_what_need_not_be_sent_again(text, after):
+    """A frame that came in part has to be sent again, but for the parts that came."""
+    assert parse(text).after == after
+
+
 @pytest.mark.parametrize(
     "text",
     [

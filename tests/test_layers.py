@@ -20,7 +20,7 @@ LAYERS = {
     8: "__main__",
     7: "server",
     6: "app",
-    5: "boundary responses web demo",
+    5: "boundary responses resuming web demo",
     4: "gateway",
     3: "catalogue listening relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
@@ -104,8 +104,9 @@ BESIDE = {
     "catalogue": {"relay", "verdict"},
     "relay": {"verdict"},
     "responses": {"boundary"},
+    "resuming": {"boundary", "responses"},
     "settings": {"adapters.trust", "draft", "sources"},
-    "web": {"boundary", "responses"},
+    "web": {"boundary", "responses", "resuming"},
 }
 """Imports within a layer: what a module builds on."""
 

@@ -433,6 +433,7 @@ async def test_an_upstream_that_does_not_hang_up_is_not_waited_for(clock, ca, do
 
 async def test_a_client_that_leaves_the_real_process(tmp_path):
     """`teleprinter serve` notices by itself, long before a heartbeat would tell it."""
+    (tmp_path / "teleprinter.toml").write_text("[chat]\nkeep = 0\n")
     async with Upstream() as upstream:
         environ = {"PATH": os.environ["PATH"], "TELEPRINTER_UPSTREAM_URL": f"{upstream.url}/v1"}
         process = await asyncio.create_subprocess_exec(

@@ -25,7 +25,7 @@ from replaying import (
 )
 from service.adapters.replay import WINDOW, Replay
 from service.adapters.replay_log import Log
-from service.core.keeping import FRAME_COST, STEP, Caps, Ledger, Position
+from service.core.keeping import FRAME_COST, STEP, Caps, Ledger
 from service.core.records import Facts
 from service.errors import Failure
 
@@ -507,31 +507,6 @@ def test_a_replay_is_its_own_reader():
     assert (follower.numbers, reader.live_from) == ([1, 2], 1)
     assert follower.ending is not None
     reader.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "position", "after"),
-    [
-        ("abc.0", Position("abc", 0), 0),
-        ("a_-Z.17", Position("a_-Z", 17), 17),
-        ("a.17+2", Position("a", 17, 2), 16),
-    ],
-)
-def test_an_id_names_a_position(text, position, after):
-    """A frame that came in part has to be sent again, but for the parts that came."""
-    assert Position.read(text) == position
-    assert position.after == after
-
-
-@pytest.mark.parametrize(
-    "text", ["", "abc", "abc.", ".3", "abc.x", "abc.-1", "abc.1+", "abc.1 ", "a b.1", "a.1.2",
-             "abc.٣", "abc." + "9" * 16, "x" * 65 + ".1", "a.1\n"]
-)  # fmt: skip
-def test_a_malformed_id_is_refused(text):
-    """400: the client did not send what it was sent."""
-    with pytest.raises(Failure, match=r"STREAM\.FRAME") as caught:
-        Position.read(text)
-    assert caught.value.status == 400
 
 
 def test_the_ledger_adds_up():

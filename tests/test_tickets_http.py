@@ -70,15 +70,16 @@ async def test_a_ticket_is_good_for_a_minute(clock):
 
 
 async def test_a_reconnect_shows_the_ticket_and_the_id():
-    """It is let in while its stream is open, and told by 204 that nothing follows."""
-    async with Upstream() as upstream, relaying(upstream.url, toml=TOML) as relay:
+    """It is let in while its stream is kept, and no other is."""
+    toml = TOML + "[chat]\nkeep = 15\n"
+    async with Upstream() as upstream, relaying(upstream.url, toml=toml) as relay:
         ticket, other = await issued(relay), await issued(relay)
         async with relay.get("/chat", question="Hi", ticket=ticket) as response:
             _, wire = await upstream.next()
             name = response.headers["Teleprinter-Stream"]
             again = {"Last-Event-ID": f"{name}.0"}
             async with relay.get("/chat", again, question="Hi", ticket=ticket) as second:
-                assert second.status == 204
+                assert second.status == 200
             for last, shown in (("x.0", ticket), (f"{name}.0", other), (f"{name}.0", "x")):
                 pair = {"Last-Event-ID": last}
                 async with relay.get("/chat", pair, question="Hi", ticket=shown) as second:

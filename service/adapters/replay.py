@@ -6,8 +6,12 @@ What nobody took fills the window, and a full window is the sign to stop reading
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from service.core.events import Ending, Frame
+
+if TYPE_CHECKING:
+    from service.core.dialect import Dialect
 
 WINDOW = 16 * 1024
 """Bytes that wait for a slow reader before the upstream is paused; with what the outlet, the
@@ -21,6 +25,8 @@ class Replay:
 
     def __init__(self, window: int = WINDOW) -> None:
         self.ending: Ending | None = None
+        self.dialect: Dialect | None = None
+        """What reads its frames."""
         self._window = window
         self._frames: list[Frame] = []
         self._size = 0

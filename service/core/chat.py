@@ -11,6 +11,8 @@ from service.errors import Failure
 TYPEWRITER_MS = 50
 """Milliseconds between tokens where the typewriter is asked for and nobody said how slow."""
 _LONGEST_DELAY_MS = 60_000
+_LONGEST_KEEP = 3600
+_SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _EXCERPT = 60  # characters of a wrong value that a message repeats
 _PACES = ("off", "smooth", "typewriter")
@@ -31,6 +33,7 @@ class Ask(NamedTuple):
     body: dict[str, Any]
     pace: str | None
     delay_ms: int | None
+    keep: float | None
 
     def payload(self, model: str) -> bytes:
         """Return the body as JSON, for this model unless it names its own."""
@@ -47,7 +50,9 @@ def from_query(query: Mapping[str, str]) -> Ask:
     body: dict[str, Any] = {"messages": _messages(query.get("question"))}
     if model := query.get("model"):
         body["model"] = model
-    return Ask(body, query.get("pace"), _delay(query.get("delay_ms")))
+    return Ask(
+        body, query.get("pace"), whole_delay(query.get("delay_ms")), keeping(query.get("keep"))
+    )
 
 
 def from_json(data: bytes) -> Ask:
@@ -72,7 +77,7 @@ def from_json(data: bytes) -> Ask:
     pace = asked.get("pace")
     if pace is not None and not isinstance(pace, str):
         raise _bad(f"pace must be one of {', '.join(_PACES)}")
-    return Ask(body, pace, _delay(asked.get("delay_ms")))
+    return Ask(body, pace, whole_delay(asked.get("delay_ms")), keeping(asked.get("keep")))
 
 
 def _messages(question: Any) -> list[dict[str, str]]:
@@ -81,7 +86,8 @@ def _messages(question: Any) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def _delay(value: Any, name: str = "delay_ms") -> int | None:
+def whole_delay(value: Any, name: str = "delay_ms") -> int | None:
+    """Return a delay in milliseconds, None if there is none; raises Failure bad_request."""
     if value is None:
         return None
     number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
@@ -89,6 +95,17 @@ def _delay(value: Any, name: str = "delay_ms") -> int | None:
         wrong = repr(value)[:_EXCERPT]
         raise _bad(f"{name} must be a whole number from 0 to {_LONGEST_DELAY_MS}, not {wrong}")
     return number
+
+
+def keeping(value: Any, name: str = "keep") -> float | None:
+    """Return for how many seconds a stream is to be kept, None if nobody said so."""
+    if value is None:
+        return None
+    number = float(value) if isinstance(value, str) and _SECONDS.fullmatch(value) else value
+    if type(number) not in {int, float} or not 0 <= number <= _LONGEST_KEEP:
+        wrong = repr(value)[:_EXCERPT]
+        raise _bad(f"{name} must be seconds from 0 to {_LONGEST_KEEP}, not {wrong}")
+    return float(number)
 
 
 def pacing(
@@ -124,7 +141,7 @@ def pacing_of_headers(headers: Mapping[str, str]) -> Pacing | None:
     pace, delay = (headers.get(name) for name in names)
     if pace is None and delay is None:
         return None
-    return pacing(pace, _delay(delay, names[1]), Pacing("off", 0), names)
+    return pacing(pace, whole_delay(delay, names[1]), Pacing("off", 0), names)
 
 
 class Glance(msgspec.Struct):

@@ -22,6 +22,11 @@ class Id(NamedTuple):
     frame: int
     part: int = 0
 
+    @property
+    def after(self) -> int:
+        """The last frame that need not be sent again; one that came in part must be."""
+        return self.frame - 1 if self.part else self.frame
+
     def __str__(self) -> str:
         whole = f"{self.stream}.{self.frame}"
         return f"{whole}+{self.part}" if self.part else whole

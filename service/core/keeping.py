@@ -1,22 +1,17 @@
-"""What is kept of streams that may be read again: how much, for whom, and from where on.
+"""What is kept of streams that may be read again: how much, and for whom.
 
 Three caps, each 0 for none: bytes of one stream, streams of one caller, bytes in all. Room for a
 new one is made by giving up the oldest that have ended; where that is not enough the new one is not
 kept. That never touches the stream itself, which goes on to those who read it.
 """
 
-import re
 from typing import Final, NamedTuple
-
-from service.errors import Failure
 
 FRAME_COST: Final = 256
 """Bytes that a frame costs beyond its own: its object, its event, the event's text (CPython 3.11:
 216 for the shortest, 290 for a word)."""
 STEP: Final = 16 * 1024
 """Bytes are reserved in such steps, so that nearly no frame has to ask for room."""
-
-_ID: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,15})(?:\+([0-9]{1,9}))?")
 
 
 class Caps(NamedTuple):
@@ -25,28 +20,6 @@ class Caps(NamedTuple):
     stream: int = 0
     per_caller: int = 0
     total: int = 0
-
-
-class Position(NamedTuple):
-    """What an event's id names: STREAM.FRAME, or part N of that frame as STREAM.FRAME+N."""
-
-    stream: str
-    frame: int
-    part: int = 0
-
-    @classmethod
-    def read(cls, text: str) -> "Position":
-        """Read an id; raises Failure bad_request."""
-        found = _ID.fullmatch(text)
-        if found is None:
-            reason = "the id of the last event is malformed: expected STREAM.FRAME as it was sent"
-            raise Failure("bad_request", reason)
-        return cls(found[1], int(found[2]), int(found[3] or 0))
-
-    @property
-    def after(self) -> int:
-        """The last frame that need not be sent again; a frame that came in part must be."""
-        return self.frame - 1 if self.part else self.frame
 
 
 class Room(NamedTuple):

@@ -10,7 +10,7 @@ be: of two that write after the same entry, the second is refused, and a missing
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -23,11 +23,14 @@ _OPENING: Final = b"o"
 _ENDING: Final = b"e"
 
 
+Door = Literal["chat", "v1"]
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What has to be known of a stream to render its frames.
 
     `path`, `api`: of the request below `/v1/` and of its upstream, which name the dialect.
-    `hides_usage`: the relay asked for the usage, not the client.
+    `hides_usage`: the relay asked for the usage, not the client; `door`: where it was asked for.
     """
 
     path: str = "chat/completions"
@@ -35,6 +38,7 @@ class Facts(msgspec.Struct, frozen=True):
     model: str | None = None
     upstream: str | None = None
     hides_usage: bool = False
+    door: Door = "chat"
 
     def dialect(self) -> Dialect:
         """Return a reader for the frames, from the first one on."""

@@ -155,6 +155,7 @@ class Chat(Table, frozen=True):
     ] = "off"
     delay_ms: Millis = 0
     max_lag_ms: Millis = 600
+    keep: Seconds = 15.0
 
     def __post_init__(self) -> None:
         if self.delay_ms and self.pace != "typewriter":
@@ -271,6 +272,7 @@ class Upstream(Table, frozen=True):
             description="a host name such as api.openai.com",
         ),
     ] = ""
+    keep: Seconds = 0.0
     pace: Annotated[
         Literal["", "off", "smooth", "typewriter"], Meta(description="off, smooth or typewriter")
     ] = ""

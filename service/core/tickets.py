@@ -86,6 +86,10 @@ class Tickets:
         if digest is not None:
             del self._used[digest]
 
+    def __contains__(self, stream: str) -> bool:
+        """Tell whether a ticket has started that stream."""
+        return stream in self._of_stream
+
     def __len__(self) -> int:
         """How many tickets are held, open and used."""
         return len(self._open) + len(self._used)
