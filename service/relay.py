@@ -223,6 +223,13 @@ class Stream:
         else:
             self.end()
 
+    def _forsaken(self) -> Failure | None:
+        """Return what those are told who come back too late to a stream that is kept."""
+        if not isinstance(self.replay, Log):
+            return None
+        text = f"nobody had read the stream for {self._keep:g} s, so that it was ended"
+        return Failure("stopped", text, stage=self._stage, retryable=True)
+
     def stop(self) -> None:
         """End it, for its owner wants so."""
         self.end(Failure("stopped", "the stream was stopped on request", stage=self._stage))
@@ -237,7 +244,7 @@ class Stream:
             text = f"the stream took longer than the {seconds:g} s that it may (total)"
             self._finish(Failure("too_long", text, stage=self._stage))
         except asyncio.CancelledError:
-            self._finish(self._parting, "left")
+            self._finish(self._parting or self._forsaken(), "left")
             raise
         except Exception:  # noqa: BLE001  logged, and told to the client without its words
             log.exception("a stream failed by a fault of the relay", stream=self.name)
@@ -526,7 +533,8 @@ class Stream:
         """End the stream, once."""
         if self.replay.ending is not None:
             return
-        outcome = otherwise if failure is None else _OUTCOMES.get(failure.code, "error")
+        left = otherwise == "left" and self._parting is None
+        outcome = _OUTCOMES.get(failure.code, "error") if failure and not left else otherwise
         summary, dialect = self.summary, self.dialect
         summary.model = dialect.model or summary.model
         summary.finish_reason = dialect.finish_reason
