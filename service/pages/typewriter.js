@@ -1,120 +1,219 @@
-// Types what GET /chat sends. The page's own query goes along: /?model=demo-thinking&delay_ms=100
+// The typewriter page: questions go to POST /chat, answers type themselves.
+//
+//   form ──▶ Turn ◀── follow ◀── POST /chat          (turn.js, follow.js)
+//   a conversation is all turns so far; the last one may still be written
 
-const EN = {
-  connecting: "Connecting…",
-  writing: "Writing…",
-  again: "The line dropped; connecting again…",
-  stopped: "Stopped.",
-  tokens: "tokens",
-  first: "first token",
-  refused: "No answer: the relay refused the request or cannot be reached. Is it running?",
-  lost: "The line was lost before the answer ended. The text above is incomplete.",
-};
-const ZH = {
-  claim: "大语言模型的回答，边写边看。",
-  label: "你的问题",
-  hint: "回车发送，Shift+回车换行，Esc 停止。",
-  ask: "提问",
-  stop: "停止",
-  answer: "回答",
-  reasoning: "思考过程",
-  connecting: "正在连接…",
-  writing: "正在回答…",
-  again: "连接中断，正在重连…",
-  stopped: "已停止。",
-  tokens: "个词元",
-  first: "首个词元",
-  refused: "没有得到回答：服务拒绝了请求，或者无法连接。它在运行吗？",
-  lost: "回答还没结束，连接就断开了。以上内容不完整。",
-};
-const chinese = navigator.language.toLowerCase().startsWith("zh");
-const say = chinese ? ZH : EN;
+import { Choices } from "./choices.js";
+import { copying } from "./copy.js";
+import { Failure, follow } from "./follow.js";
+import { keyHeaders, KeyDialog } from "./key.js";
+import { learn, otherLanguage, speak, tell, translate } from "./language.js";
+import { TEXTS } from "./texts.js";
+import { themeButton } from "./theme.js";
+import { Turn } from "./turn.js";
+
+const NEAR = 96; // pixels from the page's end within which it follows the writing
+/** Tell the tokens; and read on for two minutes when the line drops, for stop() ends it at once. */
+const ALWAYS = { stream_options: { include_usage: true }, keep: 120 };
+const SEEN = new Set(["connecting", "writing", "gone", "back"]);
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
-const written = ["reasoning", "answer", "tools"].map((id) => part[id]);
-let source = null; // the open EventSource; null when nothing is being written
 
-function ask() {
-  for (const e of written) e.textContent = "";
-  part.thinking.hidden = true;
-  const query = new URLSearchParams(location.search);
-  query.set("question", part.question.value);
-  source = new EventSource(`chat?${query}`);
-  on("start", () => show(say.writing));
-  on("reasoning", ({ content }) => type(part.reasoning, content));
-  on("answer", ({ content }) => type(part.answer, content));
-  on("tool_calls", (event) => type(part.tools, `${JSON.stringify(event.tool_calls)}\n`));
-  on("done", (event) => end(summary(event)));
-  on("error", ({ message, code }) => end("", `${message} (${code})`));
-  source.onerror = lost;
+learn(TEXTS);
+const key = new KeyDialog(part.key);
+const { model, pace, delay_ms } = part;
+const choices = new Choices({ model, pace, delay_ms }, part.models);
+const turns = [];
+let following = true; // the reader has not scrolled away from the writing
+let writing = null; // {turn, controller, stream}: the answer that is being written
+
+function ask(question) {
+  const turn = new Turn(question, part.turn);
+  turns.push(turn);
+  part.welcome.hidden = true;
+  part.paper.append(turn.element);
+  turn.element.querySelector("[data-part=again]").addEventListener("click", () => answer(turn));
+  return answer(turn);
+}
+
+async function answer(turn) {
+  if (writing) return;
+  const mine = (writing = { turn, controller: new AbortController(), stream: null });
   busy(true);
-  show(say.connecting);
+  turn.begin();
+  following = true;
+  show("connecting");
+  try {
+    await write(mine);
+  } catch (problem) {
+    if (mine.controller.signal.aborted) turn.stop();
+    else fail(turn, problem);
+  } finally {
+    if (writing === mine) {
+      writing = null;
+      busy(false);
+      if (following) requestAnimationFrame(scrollToEnd);
+    }
+  }
 }
 
-function on(name, act) {
-  source.addEventListener(name, (event) => event.data && act(JSON.parse(event.data)));
+/** Ask, and ask for the key as long as it is wanted; write what comes. */
+async function write(mine) {
+  for (;;) {
+    const headers = keyHeaders();
+    try {
+      return await typeAll(mine, headers);
+    } catch (problem) {
+      if (problem.code !== "unauthorized" || mine.stream) throw problem;
+      if (!(await key.ask("Authorization" in headers ? "wrong" : "needed"))) throw problem;
+    }
+  }
 }
 
-// The browser's own `error` has no data: the line is gone, and the browser may try it again.
-function lost(event) {
-  if (event.data) return;
-  if (source.readyState === EventSource.CONNECTING) show(say.again);
-  else end("", written.some((e) => e.textContent) ? say.lost : say.refused);
+async function typeAll(mine, headers) {
+  const { turn, controller } = mine;
+  const body = { ...ALWAYS, messages: messages(turn), ...choices.asked() };
+  for await (const { name, data } of follow(body, { headers, signal: controller.signal })) {
+    if (name === "opened") mine.stream = data.stream;
+    else if (name === "start") show("writing");
+    else if (name === "gone" || name === "back") show(name, data);
+    else if (name === "nothing") throw new Failure("no_end");
+    else if (name === "error") throw new Failure(data.code, data.message, data);
+    else if (name === "done") return finish(turn, data);
+    else turn.take(name, data);
+  }
 }
 
-// Text only, never HTML; the page follows the writing unless the reader has scrolled away.
-function type(element, text) {
-  const page = document.documentElement;
-  const follows = page.scrollHeight - page.clientHeight - page.scrollTop < 80;
-  if (!element.firstChild) element.append("");
-  element.firstChild.appendData(text);
-  if (element === part.reasoning) part.thinking.hidden = false;
-  if (follows) page.scrollTop = page.scrollHeight;
+function finish(turn, done) {
+  turn.finish(done);
+  show("complete");
 }
 
-function summary({ model, usage, first_token_ms, elapsed_ms, finish_reason }) {
-  const tokens = usage && `${usage.completion_tokens} ${say.tokens}`;
-  const first = first_token_ms != null && `${say.first} ${Math.round(first_token_ms)} ms`;
-  const ending = finish_reason !== "stop" && finish_reason;
-  const took = `${(elapsed_ms / 1000).toFixed(1)} s`;
-  return [model, tokens, first, took, ending].filter(Boolean).join(" · ");
+function fail(turn, problem) {
+  const known = problem instanceof Failure;
+  turn.fail(known ? problem : new Failure("page", String(problem)));
+  show("failed");
 }
 
-// Closed by hand, or the browser would connect again and again.
-function end(status, problem = "") {
-  source.close();
-  source = null;
+/** Stop what is being written: here, and on the relay. */
+function stop() {
+  if (!writing) return;
+  const { controller, stream } = writing;
+  controller.abort();
+  show("stopped");
+  if (!stream) return;
+  const gone = { method: "DELETE", headers: keyHeaders(), keepalive: true };
+  fetch(`streams/${encodeURIComponent(stream)}`, gone).catch(() => {}); // it may have ended
+}
+
+function startAfresh() {
+  stop();
+  writing = null;
+  turns.length = 0;
+  part.paper.replaceChildren();
+  part.welcome.hidden = false;
+  show("");
   busy(false);
-  show(status, problem);
+  part.question.focus();
 }
 
-function show(status, problem = "") {
-  part.status.textContent = status;
-  part.error.textContent = problem;
+/** Return the conversation up to this turn's question; a question without an answer is left out. */
+function messages(turn) {
+  const before = turns.slice(0, turns.indexOf(turn)).filter((each) => each.text);
+  const said = before.flatMap((each) => [
+    { role: "user", content: each.question },
+    { role: "assistant", content: each.text },
+  ]);
+  return [...said, { role: "user", content: turn.question }];
 }
 
-function busy(writing) {
+/** Say how it stands; what the page shows anyway is said to screen readers alone. */
+function show(name, values) {
+  tell(part.status, name, values);
+  part.status.classList.toggle("unseen", !SEEN.has(name));
+}
+
+function busy(now) {
   const focused = [part.ask, part.stop].includes(document.activeElement);
-  part.paper.hidden = !writing && !written.some((e) => e.textContent);
-  part.paper.ariaBusy = String(writing);
-  part.ask.hidden = writing;
-  part.stop.hidden = !writing;
-  if (focused) (writing ? part.stop : part.ask).focus();
+  part.ask.hidden = now;
+  part.stop.hidden = !now;
+  part.fresh.disabled = !turns.length;
+  document.body.classList.toggle("writing", now);
+  if (focused) (now ? part.stop : part.ask).focus();
+}
+
+/** Tell whether the page's end is in sight: then it follows the writing. */
+function atEnd() {
+  const page = document.documentElement;
+  return page.scrollHeight - page.clientHeight - page.scrollTop < NEAR;
+}
+
+function scrollToEnd() {
+  const page = document.documentElement;
+  page.scrollTop = page.scrollHeight;
+}
+
+/** Let the box be as high as its text. */
+function fit() {
+  part.question.style.height = "auto";
+  part.question.style.height = `${part.question.scrollHeight + 2}px`;
+}
+
+function submit() {
+  const question = part.question.value.trim();
+  if (writing || !question) return;
+  part.question.value = "";
+  fit();
+  ask(question);
+}
+
+function copied(button) {
+  if (button.dataset.copy === "code") return button.closest("figure").querySelector("code").textContent;
+  return turns.find((turn) => turn.element.contains(button)).text;
 }
 
 part.form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!source && part.question.value.trim()) ask();
+  submit();
 });
-part.stop.addEventListener("click", () => end(say.stopped));
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && source) end(say.stopped);
-});
+part.question.addEventListener("input", fit);
 part.question.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.keyCode === 229) return; // 229: an input method's Enter
+  const composing = event.isComposing || event.keyCode === 229; // an input method's Enter
+  if (event.key !== "Enter" || event.shiftKey || composing) return;
   event.preventDefault();
-  part.form.requestSubmit();
+  submit();
 });
-if (chinese) {
-  document.documentElement.lang = "zh-CN";
-  for (const e of document.querySelectorAll("[data-text]")) e.textContent = ZH[e.dataset.text];
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !part.key.open) stop();
+});
+part.stop.addEventListener("click", stop);
+part.fresh.addEventListener("click", startAfresh);
+part.askKey.addEventListener("click", () => key.ask());
+part.examples.addEventListener("click", (event) => {
+  if (event.target.closest("button") && !writing) ask(event.target.closest("button").textContent);
+});
+const showTheme = themeButton(part.theme);
+part.language.addEventListener("click", () => {
+  speak(otherLanguage());
+  for (const turn of turns) turn.refigure();
+  greet();
+});
+addEventListener("scroll", () => (following = atEnd()), { passive: true });
+new ResizeObserver(() => {
+  if (following && document.body.classList.contains("writing")) scrollToEnd();
+}).observe(part.paper);
+addEventListener("pagehide", stop); // nobody is left to read it
+copying(part.paper, copied);
+
+function greet() {
+  const [other, text] = otherLanguage() === "zh-CN" ? ["zh-CN", "中文"] : ["en", "English"];
+  part.language.lang = other;
+  part.language.textContent = text;
+  showTheme();
 }
+
+translate(document);
+greet();
+busy(false);
+part.question.value = new URLSearchParams(location.search).get("question") ?? "";
+fit();
+if (matchMedia("(pointer: fine)").matches) part.question.focus();
