@@ -7,7 +7,7 @@
     8      __main__                                                     the command line
     7      server                                                       the process: signals, drain
     6      app                                                          puts the parts together
-    5      boundary · web · responses · demo                            HTTP: who, what, how
+    5      boundary · web · responses · status · status_page · demo     HTTP: who, what, how
     4      gateway                                                      request → stream
     3      relay · listening                                            one stream · sockets
     2      settings · draft · sources · adapters/*                      wait, never decide

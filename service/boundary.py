@@ -34,7 +34,9 @@ NOTE: Final = web.RequestKey("note", dict[str, Any])
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_OPEN: Final = frozenset({"/", "/favicon.ico", "/healthz", "/readyz"})
+_OPEN: Final = frozenset({"/", "/status", "/favicon.ico", "/healthz", "/readyz"})
+"""A browser that opens a page shows no key; the pages hold no data, and what they ask for needs
+one."""
 _EXPOSED: Final = (
     "Teleprinter-Request-Id, Teleprinter-Stream, Teleprinter-Upstream, x-request-id, Retry-After"
 )
@@ -173,6 +175,7 @@ def _note_refusal(request: web.Request, failure: Failure) -> None:
             summary = Summary()
             ending = Ending(1, "refused", summary, failure)
             request.app[GATEWAY].metrics.stream_ended(summary, ending, None)
+            request.app[GATEWAY].recent.refused(request.app[GATEWAY].clock.now())
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:

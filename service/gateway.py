@@ -16,7 +16,7 @@ from yarl import URL
 
 from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
-from service.adapters.metrics import Metrics, tokens_of
+from service.adapters.metrics import FIRST_TOKEN, GAP, Metrics, tokens_of
 from service.adapters.rates import Rates
 from service.adapters.replay import Replay
 from service.adapters.replay_memory import MemoryStore, Store
@@ -31,6 +31,7 @@ from service.core.chat import Ask, Glance, Pacing
 from service.core.circuit import Circuit
 from service.core.events import Ending
 from service.core.fronts import Fronts
+from service.core.history import Recent
 from service.core.keeping import Caps
 from service.core.pool import Pool
 from service.core.proxy import Proxy
@@ -97,6 +98,8 @@ class Gateway:
         self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
         self.metrics = Metrics((), ())
         self.metrics.open_streams = self.streams.__len__
+        self.recent = Recent(FIRST_TOKEN, GAP)
+        self.began = clock.now()
         self.draining = False
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
@@ -149,6 +152,14 @@ class Gateway:
             connect=self.settings.clocks_of(upstream).connect,
             tls=self.settings.trust(upstream),
         )
+
+    def lane(self, upstream: str) -> Lane:
+        """Return the ways to an upstream of the settings."""
+        return self._lanes[upstream]
+
+    def circuit(self, upstream: str) -> Circuit:
+        """Return what is known of an upstream of the settings."""
+        return self._circuits[upstream]
 
     @property
     def usable(self) -> bool:
@@ -314,6 +325,9 @@ class Gateway:
             forget()
         ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step
         self.metrics.stream_ended(stream.summary, ending, stream.gaps)
+        status = stream.answer.status if stream.answer is not None else None
+        now = self.clock.now()
+        self.recent.ended(stream.summary, ending, stream.gaps.counts, status, now)
         if caller.grant.tokens_per_day:
             tokens = tokens_of(stream.summary.usage)
             cost = tokens["prompt"] + tokens["completion"]

@@ -13,7 +13,7 @@ of a body that is no event stream, or after `open_after`.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from service import verdict
@@ -25,7 +25,7 @@ from service.adapters.replay_log import Log
 from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
 from service.core import retry
-from service.core.circuit import Circuit
+from service.core.circuit import Circuit, Trouble
 from service.core.dialect import Dialect, Plain
 from service.core.events import Ending, Frame, Outcome, Summary
 from service.core.proxy import Proxy
@@ -194,6 +194,16 @@ class Stream:
     def began(self) -> bool:
         """Whether the upstream has sent any of the answer."""
         return self.summary.first_token_ms is not None
+
+    @property
+    def stage(self) -> str:
+        """How far it has come: `dial`, `headers`, `first_token`, `stream`."""
+        return self._stage
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """When it began, and when its last event came, by its clock; the beginning if none has."""
+        return self._began, self._last
 
     def end(self, failure: Failure | None = None) -> None:
         """Nobody reads any more, or the relay wants it to end (`failure` says why)."""
@@ -384,10 +394,12 @@ class Stream:
         """Let the circuit know what the upstream is good for."""
         if failure.whose is Whose.CLIENT or self._stale(failure):
             return
+        now = self._clock.now()
         if retry.ails(failure):
-            self._leg.circuit.failed(self._clock.now())
+            self._leg.circuit.failed(now)
         else:
             self._leg.circuit.succeeded()
+        self._leg.circuit.trouble = Trouble(failure.code, failure.status, now)
 
     async def _read(self, answer: Answer, deadline: Deadline) -> None:
         while not self.dialect.over and (data := await answer.read()):
@@ -582,6 +594,9 @@ class Streams:
     def get(self, name: str) -> Stream | None:
         """Return the stream of that name, if it is under way."""
         return self._streams.get(name)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(self._streams.values())
 
     def of(self, caller: str) -> int:
         """Return how many streams of this caller are under way."""

@@ -31,8 +31,10 @@ from service.responses import (
     serve,
 )
 from service.resuming import raw_view, resume, stop, streams
+from service.status_page import add_status
 
 _PAGES: Final = resources.files("service") / "pages"
+_SHELLS: Final = {"/": "index.html", "/status": "status.html"}
 _TYPES: Final = {
     "html": "text/html",
     "css": "text/css",
@@ -59,12 +61,14 @@ def routed(app: web.Application) -> web.Application:
     app.middlewares.append(boundary)
     app.on_response_prepare.append(share)
     app.router.add_get("/", page)
+    app.router.add_get("/status", page)
     app.router.add_get("/pages/{name}", page)
     app.router.add_get("/favicon.ico", no_icon)
     app.router.add_post("/tickets", tickets)
     app.router.add_get("/streams/{name}", streams)
     app.router.add_delete("/streams/{name}", stop)
     app.router.add_get("/metrics", metrics)
+    add_status(app)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     app.router.add_route("*", "/{path:.*}", relay)
@@ -72,8 +76,8 @@ def routed(app: web.Application) -> web.Application:
 
 
 async def page(request: web.Request) -> web.Response:
-    """Return the typewriter page, or a part of it."""
-    name = request.match_info.get("name", "index.html")
+    """Return the typewriter page, the status page, or a part of them."""
+    name = request.match_info.get("name") or _SHELLS[request.path]
     kind = _TYPES.get(name.rpartition(".")[2])
     file = _PAGES / name
     if kind is None or "/" in name or not file.is_file():

@@ -20,7 +20,7 @@ LAYERS = {
     8: "__main__",
     7: "server",
     6: "app",
-    5: "boundary responses resuming web demo",
+    5: "boundary responses resuming status status_page web demo",
     4: "gateway",
     3: "catalogue listening relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
@@ -31,7 +31,8 @@ LAYERS = {
     " adapters.tracing adapters.trust adapters.upload adapters.upstream",
     1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
     " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
-    " core.ids core.keeping core.mask core.pacing core.pool core.records core.rejoin core.retry"
+    " core.health core.history core.ids"
+    " core.keeping core.mask core.pacing core.pool core.records core.rejoin core.retry"
     " core.routes core.sse core.tables core.tickets core.view core.words",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
@@ -93,6 +94,7 @@ BESIDE = {
     "core.dialect.typed": {"core.dialect.base", "core.sse"},
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
+    "core.health": {"core.circuit"},
     "core.pacing": {"core.view", "core.words"},
     "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
@@ -106,14 +108,15 @@ BESIDE = {
     "responses": {"boundary"},
     "resuming": {"boundary", "responses"},
     "settings": {"adapters.trust", "draft", "sources"},
-    "web": {"boundary", "responses", "resuming"},
+    "status_page": {"boundary", "status"},
+    "web": {"boundary", "responses", "resuming", "status_page"},
 }
 """Imports within a layer: what a module builds on."""
 
 DOORS = {
     "aiohttp_socks": "adapters.dialling",
     "python_socks": "adapters.diagnosis adapters.hops",
-    "aiohttp_sse": "responses",
+    "aiohttp_sse": "responses status_page",
     "dotenv": "sources",
     "limits": "adapters.rates",
     "opentelemetry": "adapters.tracing",

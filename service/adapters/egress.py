@@ -169,7 +169,7 @@ class Lane:
     def _strike(self, proxy: Proxy, failure: Failure) -> None:
         pool, shown = self.pool.name, str(proxy)
         was_down = self.pool.member(proxy).down
-        rest = self.pool.failed(proxy, failure.code, self._clock.now())
+        rest = self.pool.failed(proxy, failure.code, self._clock.now(), failure.message)
         self._watcher.proxy_up(pool, shown, up=not self.pool.member(proxy).down)
         if rest is None:
             return

@@ -9,7 +9,7 @@ other value becomes `other`, so that nothing a client or an upstream sends makes
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final, TypeVar, get_args
@@ -42,8 +42,8 @@ RESULTS: Final = frozenset({"ok", "left", *CODES})
 
 # Upper bounds in seconds. Gaps: 1 ms is a burst, 10 to 100 ms a model that writes, 120 s the idle
 # clock. First token: up to the clock's 600 s. Connect: up to its clock's 10 s.
-_GAP: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_FIRST_TOKEN: Final = (
+GAP: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+FIRST_TOKEN: Final = (
     0.1,
     0.2,
     0.3,
@@ -82,6 +82,8 @@ _USAGE: Final = {
 }
 """Where a usage tells each kind of tokens; of several places the first that has a number counts."""
 KINDS: Final = tuple(_USAGE)
+LAGS: Final = 20
+"""Of the loop's last lags that are kept, for who looks at them now."""
 _MOST_TOKENS: Final = 10**9
 """Of one answer. No model takes or writes as many: a greater number is a fault, and not counted."""
 
@@ -113,7 +115,7 @@ class Gaps(Buckets):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(_GAP)
+        super().__init__(GAP)
 
 
 def tokens_of(usage: Any) -> dict[str, int]:
@@ -191,9 +193,10 @@ class Metrics(NoMetrics, Collector):
         self._tokens: Counter[tuple[str, ...]] = Counter()
         self._connect: dict[tuple[str, ...], Buckets] = {}
         self._events = 0
-        self._first_token = Buckets(_FIRST_TOKEN)
+        self._first_token = Buckets(FIRST_TOKEN)
         self._gaps = Gaps()
         self._lag = Buckets(_LAG)
+        self.lags: deque[float] = deque(maxlen=LAGS)
         self.know(upstreams, proxies)
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -246,6 +249,15 @@ class Metrics(NoMetrics, Collector):
     def lag(self, seconds: float) -> None:
         """Count it."""
         self._lag.add(seconds)
+        self.lags.append(seconds)
+
+    def attempts_through(self, proxy: str, upstreams: Iterable[str]) -> dict[str, int]:
+        """Return how many attempts to these upstreams came to what, through a proxy as shown."""
+        found: Counter[str] = Counter()
+        for (upstream, way, result), count in self._attempts.items():
+            if way == proxy and upstream in upstreams:
+                found[result] += count
+        return dict(found)
 
     def expose(self) -> tuple[bytes, str]:
         """Return the metrics in Prometheus' text format, and their Content-Type."""

@@ -6,7 +6,7 @@
 Seconds are on the caller's clock. The one who tries has a fallback, so that no client pays for it.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 FAILURES: Final = 5
 """In a row, before the circuit opens."""
@@ -17,10 +17,22 @@ _TRIAL: Final = 8.0
 """Seconds after which a trial that has told nothing yet counts as none."""
 
 
+class Trouble(NamedTuple):
+    """A failure's code and status, and when it was, in seconds."""
+
+    code: str
+    status: int
+    at: float
+
+
 class Circuit:
-    """What became of the last requests to an upstream."""
+    """What became of the last requests to an upstream.
+
+    `trouble`: what went wrong with the last one, for who looks at it; None if nothing did.
+    """
 
     def __init__(self) -> None:
+        self.trouble: Trouble | None = None
         self._failures = 0
         self._openings = 0
         self._until = 0.0
@@ -30,6 +42,15 @@ class Circuit:
     def open(self) -> bool:
         """Whether it has opened, and no request has succeeded since."""
         return self._failures >= FAILURES
+
+    @property
+    def failures(self) -> int:
+        """How many have failed in a row."""
+        return self._failures
+
+    def rest(self, now: float) -> float:
+        """Return the seconds until a request may go this way, 0 if one may."""
+        return max(self._until - now, 0.0) if self.open else 0.0
 
     def lets_pass(self, now: float) -> bool:
         """Tell whether a request may go this way."""
@@ -43,6 +64,7 @@ class Circuit:
 
     def succeeded(self) -> None:
         """Close: the upstream has answered."""
+        self.trouble = None
         self._failures = self._openings = 0
         self._trial = False
 

@@ -9,6 +9,7 @@ never rests, and where all rest they are tried after all, the one whose rest is 
 head. Nothing is ever added: `direct` is a way only where it is listed.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
@@ -26,12 +27,20 @@ _JITTER: Final = 0.25
 """A rest is so much shorter or longer, so that proxies that fell together do not return so."""
 _WEIGHT: Final = 0.3
 """Of the newest connect time in the smoothed one."""
+_REMEMBERED: Final = 30
+"""Dials of a proxy that can be looked at."""
+
+
+def _dials() -> deque[float | None]:
+    return deque(maxlen=_REMEMBERED)
 
 
 class Member(msgspec.Struct):
     """A proxy in its pool. Times in seconds, `until` on the pool's clock.
 
     `connect`: smoothed connect time, None until one was measured, at `measured`; `open`: streams.
+    For who looks at it: `said`: the last failure's words; `since`: when it came up or went down,
+    None if neither has happened; `dials`: the last ones' seconds, None for one that failed.
     """
 
     proxy: Proxy
@@ -42,6 +51,9 @@ class Member(msgspec.Struct):
     connect: float | None = None
     measured: float = float("-inf")
     open: int = 0
+    said: str = ""
+    since: float | None = None
+    dials: deque[float | None] = msgspec.field(default_factory=_dials)
 
     @property
     def down(self) -> bool:
@@ -106,26 +118,33 @@ class Pool:
         """
         member = self._by_proxy[proxy]
         back = member.down
+        if back or member.since is None:
+            member.since = now
         member.strikes = member.rests = 0
-        member.until, member.why = 0.0, ""
+        member.until, member.why, member.said = 0.0, "", ""
         if seconds is not None:
             old = member.connect
             member.connect = seconds if old is None else old + _WEIGHT * (seconds - old)
             member.measured = now
+            member.dials.append(seconds)
         return back
 
-    def failed(self, proxy: Proxy, why: str, now: float) -> float | None:
+    def failed(self, proxy: Proxy, why: str, now: float, said: str = "") -> float | None:
         """Count a strike; return for how many seconds the proxy rests now, None if it does not.
 
+        `why`: the failure's code, `said`: its words.
         One that had rested and fails again rests at once, and longer.
         """
         member = self._by_proxy[proxy]
+        member.dials.append(None)
         if self.rests(member, now):  # tried since all rest, or dialled before it began to
             return None
         member.strikes += 1
-        member.why = why
+        member.why, member.said = why, said
         if not member.down:
             return None
+        if member.strikes == STRIKES:
+            member.since = now
         rest = min(_FIRST_REST * 2.0 ** min(member.rests, 16), _LONGEST_REST)
         rest *= 1 + _JITTER * (2 * self._chance() - 1)
         member.rests += 1
