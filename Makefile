@@ -12,7 +12,7 @@ NODE := $(if $(wildcard $(CLIENTS)/package.json),$(CLIENTS)/node_modules/.instal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-deps lint lock clean
+.PHONY: help run test test-deps bench bench-peers lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,6 +25,12 @@ test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py
 
 test-deps:  ## install the system's programs that the tests run (root on Debian)
 	@PYTHON="$(PYTHON)" sh tests/deps.sh
+
+bench: $(VENV)/.bench  ## measure the relay beside its peers (ARGS="--quick")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.bench  ## get the peers, 1 GB, into build/ (ARGS="envoy caddy")
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 lint: $(VENV)/.lint  ## linter, formatter, type checker
 	$(BIN)/ruff check .
@@ -45,13 +51,14 @@ endif
 clean:  ## remove what the targets made, the virtual environment too
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	rm -rf *.egg-info $(CLIENTS)/node_modules
-	find service tests -name __pycache__ -prune -exec rm -rf {} +
+	find service tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # One virtual environment; a stamp in it for each set of packages, older than the lock = install again.
 $(VENV)/.run: EXTRA =
 $(VENV)/.test: EXTRA = [test]
+$(VENV)/.bench: EXTRA = [bench]
 $(VENV)/.lint: EXTRA = [lint]
-$(VENV)/.run $(VENV)/.test $(VENV)/.lint: $(LOCK) pyproject.toml | $(BIN)/python
+$(VENV)/.run $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(LOCK) pyproject.toml | $(BIN)/python
 	@echo "Installing teleprinter$(EXTRA) into $(VENV)"
 	@$(PIP) install -c $(LOCK) setuptools
 	@$(PIP) install -c $(LOCK) --no-build-isolation -e ".$(EXTRA)"

@@ -22,6 +22,8 @@ need curl command -v curl
 need systemd test -x /usr/lib/systemd/systemd
 need util-linux command -v setpriv
 need python3-venv /usr/bin/python3 -c 'import ensurepip, venv' # what the service runs on
+need gcc cc -E -x c -include sys/epoll.h /dev/null
+need libc6-dev cc -E -x c -include sys/epoll.h /dev/null
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ -e tests/clients/package.json ]; then
     need npm command -v npm
