@@ -402,10 +402,18 @@ class Stream:
         self._leg.circuit.trouble = Trouble(failure.code, failure.status, now)
 
     async def _read(self, answer: Answer, deadline: Deadline) -> None:
-        while not self.dialect.over and (data := await answer.read()):
+        idle, dialect, replay = self._terms.idle, self.dialect, self.replay
+
+        def absorb(data: bytes) -> bool:
             if self._feed(data):
-                deadline.restart(self._terms.idle)
-            self._leave_off()
+                deadline.restart(idle)
+            if dialect.error is not None:
+                self._leave_off()
+            return not (dialect.over or replay.full)
+
+        while not self.dialect.over and (data := await answer.read()):
+            if absorb(data) and self._flowing:
+                await answer.push(absorb)
             if self.replay.full:
                 await self._pause(deadline)
         if self._framer is not None and self._framer.halved:

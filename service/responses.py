@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from service.adapters.outlet import HEARTBEATS, Form, Outlet, Reader
+from service.adapters.push import Direct
 from service.adapters.upstream import Answer
 from service.boundary import GATEWAY, NOTE, SUMMARY
 from service.core import pacing, routes
@@ -101,7 +102,7 @@ async def serve(
             request.transport.set_write_buffer_limits(_UNSENT)
         await response.prepare(request)
         request[NOTE]["status"] = response.status
-        ending = await outlet.run(response)
+        ending = await outlet.run(response, Direct(request, response, _UNSENT))
         outcome, failure = ending.outcome, ending.failure
     except TimeoutError:
         outcome, failure = "slow", _cut_off(request)

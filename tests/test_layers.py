@@ -25,10 +25,11 @@ LAYERS = {
     3: "catalogue listening relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
     " adapters.egress adapters.hops adapters.line adapters.logs adapters.look"
-    " adapters.metrics adapters.outlet adapters.probe adapters.rates adapters.redis_client"
-    " adapters.replay adapters.replay_feed adapters.replay_log adapters.replay_memory"
-    " adapters.replay_outbox adapters.replay_redis adapters.replay_shared adapters.systemd"
-    " adapters.tracing adapters.trust adapters.upload adapters.upstream",
+    " adapters.metrics adapters.outlet adapters.probe adapters.push adapters.rates"
+    " adapters.redis_client adapters.replay adapters.replay_feed adapters.replay_log"
+    " adapters.replay_memory adapters.replay_outbox adapters.replay_redis"
+    " adapters.replay_shared adapters.systemd adapters.tracing adapters.trust adapters.upload"
+    " adapters.upstream",
     1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
     " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
     " core.health core.history core.ids"
@@ -56,7 +57,7 @@ BESIDE = {
     },
     "adapters.hops": {"adapters.line", "adapters.trust"},
     "adapters.look": {"adapters.clock", "adapters.hops", "adapters.trust"},
-    "adapters.outlet": {"adapters.clock", "adapters.replay"},
+    "adapters.outlet": {"adapters.clock", "adapters.push", "adapters.replay"},
     "adapters.probe": {
         "adapters.clock",
         "adapters.dialling",
@@ -85,6 +86,7 @@ BESIDE = {
         "adapters.clock",
         "adapters.diagnosis",
         "adapters.dialling",
+        "adapters.push",
         "adapters.upload",
     },
     "core.cutting": {"core.dialect.__init__", "core.sse"},

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from aiohttp import web
 
 from service.adapters.clock import Clock, Deadline, Timer
+from service.adapters.push import Direct
 from service.adapters.replay import WINDOW
 from service.core.events import Ending, Frame
 from service.core.pacing import Pace
@@ -27,11 +28,14 @@ HEARTBEATS: dict[Form, bytes] = {
 class Reader(Protocol):
     """One reader's place in a replay.
 
-    `ending`: None until the last frame was taken and the stream has ended; `live_from`: the number
-    of the first frame that came after this reader began.
+    `behind`: bytes that were not taken; `ending`: None until the last frame was taken and the
+    stream has ended; `live_from`: the number of the first frame that came after this reader began.
     """
 
     live_from: int
+
+    @property
+    def behind(self) -> int: ...  # noqa: D102
 
     @property
     def ending(self) -> Ending | None: ...  # noqa: D102
@@ -75,6 +79,7 @@ class Outlet:
         self._pace_timer: Timer | None = None
         self._rings_at = float("inf")
         self._beat_timer: Timer | None = None
+        self._direct: Direct | None = None
 
     def send(self, data: bytes) -> None:
         """Send bytes of the relay's own: a whole event or a comment."""
@@ -85,11 +90,13 @@ class Outlet:
         """Send a heartbeat now: the response is opened before there is anything to say."""
         self.send(self._heartbeat)
 
-    async def run(self, response: web.StreamResponse) -> Ending:
+    async def run(self, response: web.StreamResponse, direct: Direct | None = None) -> Ending:
         """Write until the stream's end has been written; return it.
 
+        `direct`: writes at once what need not wait.
         Raises TimeoutError when the client does not take what it is sent.
         """
+        self._direct = direct
         self._reader.follow(self._pull)
         self._arm_beat()
         try:
@@ -113,21 +120,33 @@ class Outlet:
     async def _write(self, response: web.StreamResponse) -> None:
         data, self._buffer = self._buffer, bytearray()
         self._written_at = self._clock.now()
+        direct, self._direct = self._direct, None
         await response.write(data)
+        self._direct = direct
         self._written_at = self._clock.now()
         self._pull()
 
     def _pull(self) -> None:
         """Take frames while there is room, and the ending behind the last one."""
-        while self._ending is None and self._size() < self._queue:
-            frames = self._reader.take()
-            for frame in frames:
-                self._put(frame)
-            if self._reader.ending is not None:
-                self._end(self._reader.ending)
-            elif not frames:
-                break
+        if self._ending is None:
+            if self._pace is None and self._direct is not None and not self._buffer:
+                self._hand_on(self._direct)
+            while self._ending is None and self._size() < self._queue:
+                if self._reader.ending is not None:
+                    self._end(self._reader.ending)
+                elif not self._reader.behind:
+                    break
+                for frame in self._reader.take():
+                    self._put(frame)
         self._release()
+
+    def _hand_on(self, direct: Direct) -> None:
+        """Write what has come as it is, where nothing waits before it."""
+        data = b"".join(map(self._view.data, self._reader.take()))
+        if direct.write(data):
+            self._written_at = self._clock.now()
+        else:
+            self._buffer += data
 
     def _end(self, ending: Ending) -> None:
         self._ending = ending
@@ -142,12 +161,10 @@ class Outlet:
 
     def _put(self, frame: Frame) -> None:
         """Hand a frame to the pace; at once goes what came before this reader did."""
-        pieces = self._view.frame(frame)
         if self._pace is None or frame.number < self._reader.live_from:
-            for piece in pieces:
-                self._buffer += piece.data
+            self._buffer += self._view.data(frame)
             return
-        for piece in pieces:
+        for piece in self._view.frame(frame):
             self._pace.put(piece, self._clock.now())
 
     def _release(self) -> None:
@@ -155,7 +172,11 @@ class Outlet:
         if self._pace is not None and self._pace.due() is not None:
             self._buffer += self._pace.take(self._clock.now())
             self._arm_pace(self._pace.due())
-        self._woken.set()
+        if self._buffer and self._direct is not None and self._direct.write(self._buffer):
+            self._buffer.clear()
+            self._written_at = self._clock.now()
+        if self._buffer or self._ending is not None:
+            self._woken.set()
 
     def _due(self) -> float | None:
         return self._pace.due() if self._pace is not None else None

@@ -35,9 +35,12 @@ class Replay:
 
     def append(self, frames: list[Frame]) -> None:
         """Take frames, and tell the reader."""
-        self._frames += frames
         for frame in frames:
             self._size += len(frame.raw)
+        if self._frames:
+            self._frames += frames
+        else:
+            self._frames = frames
         if self._reader is not None:
             self._reader()
 
@@ -63,6 +66,11 @@ class Replay:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         return frames
+
+    @property
+    def behind(self) -> int:
+        """Bytes that its reader has not taken."""
+        return self._size
 
     def close(self) -> None:
         """Read no more."""

@@ -13,6 +13,7 @@ from yarl import URL
 from service.adapters.clock import Clock, Deadline
 from service.adapters.diagnosis import unauthenticated
 from service.adapters.dialling import native
+from service.adapters.push import Sink, push
 from service.adapters.upload import Upload
 from service.core.mask import Mask
 from service.core.proxy import Proxy
@@ -105,6 +106,18 @@ class Answer:
                 if told := self._mask.feed(data):
                     return told
             return self._mask.rest()
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            raise _cut(error, self._where) from None
+
+    async def push(self, sink: Sink) -> None:
+        """Hand what comes to `sink` at once, until it wants no more; then `read` goes on."""
+
+        def unmasked(data: bytes) -> bool:
+            told = self._mask.feed(data)
+            return sink(told) if told else True
+
+        try:
+            await push(self._response, unmasked if self._mask.hides else sink)
         except (aiohttp.ClientError, OSError, EOFError) as error:
             raise _cut(error, self._where) from None
 

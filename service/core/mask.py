@@ -16,6 +16,7 @@ class Mask:
         self._secret = secret
         self._stars = _STAND_IN * len(secret)
         self._held = b""
+        self.hides = bool(secret)
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be told by now."""

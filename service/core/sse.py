@@ -41,10 +41,15 @@ class Framer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that these bytes complete; raises FrameTooLong."""
-        whole = data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2
-        fresh = not (self._buffer or self._bare_cr)
-        single = whole and fresh and b"\r" not in data  # nearly every read of tokens
-        frames = [data] if single else self._cut(data)
+        end = len(data) - 2
+        if (  # a single frame, as is nearly every read of tokens
+            not (self._buffer or self._bare_cr)
+            and data.find(b"\n\n") == end
+            and 0 <= end <= self._limit - 2
+            and b"\r" not in data
+        ):
+            return [data]
+        frames = self._cut(data)
         if len(self._buffer) > self._limit or any(len(frame) > self._limit for frame in frames):
             fitting = takewhile(lambda frame: len(frame) <= self._limit, frames)
             raise FrameTooLong(self._limit, list(fitting))

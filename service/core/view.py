@@ -44,11 +44,16 @@ class Piece(NamedTuple):
 
 
 class View(Protocol):
-    """What a client's wire looks like; `blank_lines`: whether a comment may be followed by one."""
+    """What a client's wire looks like; `blank_lines`: whether a comment may be followed by one.
+
+    `data`: a frame's pieces as one, for who does not pace them.
+    """
 
     blank_lines: bool
 
     def frame(self, frame: Frame) -> list[Piece]: ...  # noqa: D102
+
+    def data(self, frame: Frame) -> bytes: ...  # noqa: D102
 
     def ending(self, ending: Ending) -> bytes: ...  # noqa: D102
 
@@ -68,11 +73,13 @@ class RawView:
         self._hide_usage = hide_usage  # the relay asked for it, not the client
         self._id = b"id: %s." % stream.encode() if stream else None
         self._after = (0, 0)
+        self._as_it_is = not (stream or hide_usage)
         self.blank_lines = stream is None
 
     def after(self, frame: int, part: int) -> None:
         """Leave out the first `part` units of that frame: the client has them."""
         self._after = (frame, part)
+        self._as_it_is = False
 
     def frame(self, frame: Frame) -> list[Piece]:
         """Return the frame, behind its `id:` line if the stream is kept."""
@@ -88,6 +95,10 @@ class RawView:
             return [Piece(raw, token=False)]
         long = _is_long(event.text) or _is_long(event.reasoning)
         return [Piece(raw, token=True, cut=partial(self._cut, frame) if long else None)]
+
+    def data(self, frame: Frame) -> bytes:
+        """Return the frame's bytes."""
+        return frame.raw if self._as_it_is else _joined(self.frame(frame))
 
     def _with_id(self, prefix: bytes, frame: Frame) -> bytes:
         raw = frame.raw.removeprefix(sse.BOM).lstrip(b"\r\n")
@@ -135,6 +146,10 @@ class PlainView:
         """Return the bytes."""
         return [Piece(frame.raw, token=False)]
 
+    def data(self, frame: Frame) -> bytes:
+        """Return the bytes."""
+        return frame.raw
+
     def ending(self, ending: Ending) -> bytes:  # noqa: ARG002
         """Return nothing: that the last chunk is missing tells the client of a cut."""
         return b""
@@ -161,7 +176,7 @@ class ChatView:
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._answer = b"id: " + stream.encode() + b".%d\nevent: answer\ndata: %s\n\n"
+        self._answer = b"id: " + stream.encode() + b'.%d\nevent: answer\ndata: {"content":%s}\n\n'
         self._after = (0, 0)
 
     def after(self, frame: int, part: int) -> None:
@@ -181,7 +196,14 @@ class ChatView:
             return []
         if _is_long(text):
             return [self._said(_Said(number, "answer", text, 0, len(text)))]
-        return [Piece(self._answer % (number, _encode(_Content(text))), token=True)]
+        return [Piece(self._answer % (number, _encode(text)), token=True)]
+
+    def data(self, frame: Frame) -> bytes:
+        """Return the frame's events."""
+        event, number = frame.event, frame.number
+        if event.reasoning or event.tool_calls is not None or number == self._after[0]:
+            return _joined(self.frame(frame))
+        return self._answer % (number, _encode(event.text)) if event.text else b""
 
     def _several(self, number: int, event: Event, sent: int) -> list[Piece]:
         """Return the events of a frame, but for its first units: the client has them."""
@@ -226,6 +248,10 @@ class ChatView:
     def _event(self, number: str, name: str, data: Any) -> bytes:
         head = f"id: {self._stream}.{number}\nevent: {name}\ndata: "
         return head.encode() + _encode(data) + b"\n\n"
+
+
+def _joined(pieces: list[Piece]) -> bytes:
+    return b"".join(piece.data for piece in pieces)
 
 
 def _is_long(text: str) -> bool:
