@@ -330,13 +330,13 @@ async def test_too_few_descriptors_for_the_streams_are_told(tmp_path):
 
 @pytest.fixture
 def served(monkeypatch):
-    """Collect (stream, response, outlet) of what the relay serves."""
+    """Collect (response, outlet) of what the relay serves."""
     found = []
     serve = service.web.serve
 
-    async def spy(request, stream, response, outlet):
-        found.append((stream, response, outlet))
-        return await serve(request, stream, response, outlet)
+    async def spy(request, response, outlet, leave):
+        found.append((response, outlet))
+        return await serve(request, response, outlet, leave)
 
     monkeypatch.setattr(service.web, "serve", spy)
     return found
@@ -381,7 +381,7 @@ async def test_a_slow_reader_holds_256_kib_at_most(served, path, size):
     async with Upstream() as upstream, relaying(upstream.url) as relay, dial(relay.port) as line:
         await line.send("POST", path, JSON, body=body)
         await stuffed(upstream, line, size)
-        places = held(*served[0])
+        places = held(relay.streams[0], *served[0])
     print(places)  # noqa: T201
     assert sum(places.values()) <= 256 * KIB, places
     assert places["transport"] > 0

@@ -13,10 +13,14 @@ Built on what aiohttp does not promise: a body is a StreamReader whose `feed_dat
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import aiohttp
 from aiohttp import web
 from aiohttp.streams import StreamReader
+
+_LUMP: Final = 16 * 1024
+"""Bytes; more at once are read in pieces, so that a slow client does not cost their sum."""
 
 Sink = Callable[[bytes], bool]
 """Takes bytes; returns whether it wants more."""
@@ -42,6 +46,10 @@ class _Tap:
         self._sink = sink
 
     def __call__(self, data: bytes) -> None:
+        if len(data) > _LUMP:
+            self.end()
+            self._body.feed_data(data)
+            return
         try:
             if self._sink(data):
                 return
@@ -98,8 +106,8 @@ class Direct:
         transport = self._transport
         if transport is None or transport.is_closing() or not data:
             return False
-        if transport.get_write_buffer_size() > self._limit:
-            return False
         size = len(data)
+        if transport.get_write_buffer_size() + size > self._limit:
+            return False
         transport.write(b"%x\r\n%b\r\n" % (size, bytes(data)) if self._chunked else bytes(data))
         return True

@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -173,6 +174,7 @@ class Doors:
         return name in self._names or (self._any_address and _is_address(name))
 
 
+@lru_cache(maxsize=256)
 def _name(host: str) -> str:
     """Return a Host header's name without the port and IPv6's brackets."""
     try:
@@ -193,6 +195,7 @@ def _same(origin: str, host: str) -> bool:
     return default is not None and rest.removesuffix(default) == host.lower().removesuffix(default)
 
 
+@lru_cache(maxsize=256)  # asked at every request, mostly the same
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

@@ -7,6 +7,7 @@ not one of them. The answer serves logs and rates, never access.
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 class Fronts:
@@ -34,6 +35,7 @@ class Fronts:
         return any(found in network for network in self._networks)
 
 
+@lru_cache(maxsize=256)  # asked at every request, mostly the same
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
