@@ -74,7 +74,7 @@ async def push(response: aiohttp.ClientResponse, sink: Sink) -> None:
     closed = protocol.closed if protocol is not None else None
     if type(body) is not StreamReader or closed is None:
         return
-    while waiting := body.read_nowait():
+    while waiting := body.read_nowait(_LUMP):
         if not sink(waiting):
             return
     if body.is_eof() or closed.done():
