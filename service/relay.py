@@ -205,6 +205,12 @@ class Stream:
         """When it began, and when its last event came, by its clock; the beginning if none has."""
         return self._began, self._last
 
+    @property
+    def server(self) -> str | None:
+        """The upstream that serves it, None while a fallback may yet."""
+        certain = self.began or self.replay.ending is not None or len(self._legs) == 1
+        return self.summary.upstream if certain else None
+
     def end(self, failure: Failure | None = None) -> None:
         """Nobody reads any more, or the relay wants it to end (`failure` says why)."""
         if self.replay.ending is None:

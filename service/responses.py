@@ -34,12 +34,13 @@ _HEARD_WITHIN: Final = 0.2
 
 
 def event_stream(request: web.Request, name: str, upstream: str | None) -> EventSourceResponse:
-    """Return the head of an event stream; `upstream`: who serves it, as far as is known."""
+    """Return the head of an event stream; `upstream`: who serves it, None if that may change."""
     response = EventSourceResponse(allow_all_methods=True, ping_interval=_NEVER)
     del response.headers["Connection"]  # aiohttp knows what the client asked for
     response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
     response.headers["Teleprinter-Stream"] = name
-    response.headers["Teleprinter-Upstream"] = upstream or ""
+    if upstream is not None:
+        response.headers["Teleprinter-Upstream"] = upstream
     return response
 
 

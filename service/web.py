@@ -188,7 +188,7 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
     view, reader = ChatView(stream.name), stream.replay.reader()
-    response = event_stream(request, stream.name, stream.summary.upstream)
+    response = event_stream(request, stream.name, stream.server)
     outlet = outlet_of(gateway, reader, view, pace)
     outlet.send(view.start(stream.summary.model))
     return await serve(request, response, outlet, leaving(request, stream, reader))
@@ -232,7 +232,7 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         response: web.StreamResponse = plain(request, stream, answer)
         outlet = outlet_of(gateway, reader, PlainView(), None)
         return await serve(request, response, outlet, leave)
-    response = event_stream(request, stream.name, stream.summary.upstream)
+    response = event_stream(request, stream.name, stream.server)
     if answer is not None:
         hand_on(response, answer)
     view = raw_view(stream.replay, stream.dialect, stream.hides_usage)

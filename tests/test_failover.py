@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes import Upstream, in_turn, sse
+from fakes import Upstream, chat, in_turn, sse
 from faults import (
     BACK_OFF,
     CLIENTS_KEY,
@@ -665,3 +665,19 @@ async def test_a_kept_connection_that_was_closed_is_replaced_at_once(asked, cloc
             await until(lambda: not relay.streams)
     assert len(first.requests) == 5
     same(first.requests)
+
+
+async def test_the_head_names_no_upstream_that_may_change(clock):
+    """Where a fallback may yet serve, `done` says who did; the head of /chat comes too early."""
+    async with Upstream(sse(*chat(["Hi"]))) as one, Upstream(sse(*chat(["Hi"]))) as two:
+        toml = (
+            f'[[upstream]]\nname = "a"\nurl = "{one.url}/v1"\nfallback = ["b"]\n'
+            f'[[upstream]]\nname = "b"\nurl = "{two.url}/v1"\n'
+        )
+        async with relaying(toml=toml, clock=clock) as relay:
+            async with relay.get("/chat", question="Hi") as response:
+                assert "Teleprinter-Upstream" not in response.headers
+                await response.read()
+            async with relay.stream() as response:
+                assert response.headers["Teleprinter-Upstream"] == "a"
+                await response.read()
