@@ -37,6 +37,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN: Final = frozenset({"/", "/status", "/favicon.ico", "/healthz", "/readyz"})
 """A browser that opens a page shows no key; the pages hold no data, and what they ask for needs
 one."""
+_ADMIN: Final = frozenset({"/metrics", "/healthz", "/readyz", "/status.json"})
+"""What server.admin answers: an instance's own state, and nothing that costs."""
 _EXPOSED: Final = (
     "Teleprinter-Request-Id, Teleprinter-Stream, Teleprinter-Upstream, x-request-id, Retry-After"
 )
@@ -122,11 +124,23 @@ async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _check_door(request: web.Request) -> None:
-    """Raise Failure if nobody may ask so."""
+    """Raise Failure if nobody may ask so, or not here."""
+    if request.path not in _ADMIN and _is_admin(request):
+        text = f"server.admin answers {', '.join(sorted(_ADMIN))} only: the rest is at server.port"
+        raise Failure("not_found", text)
     navigates = request.headers.get("Sec-Fetch-Mode") == "navigate"
     request.app[GATEWAY].doors.check(request.headers, link=_is_open(request) and navigates)
     if "websocket" in request.headers.get("Upgrade", "").lower():
         raise Failure("not_implemented", "this relay speaks no WebSocket: use server-sent events")
+
+
+def _is_admin(request: web.Request) -> bool:
+    """Tell whether the request came in by server.admin."""
+    local = request.get_extra_info("sockname")
+    if not isinstance(local, tuple):
+        return False
+    here = {(host, local[1]) for host in (local[0], "0.0.0.0", "::")}  # noqa: S104  compared only
+    return not here.isdisjoint(request.app[GATEWAY].admin)
 
 
 def _ticket(request: web.Request) -> str | None:

@@ -101,6 +101,7 @@ class Gateway:
         self.recent = Recent(FIRST_TOKEN, GAP)
         self.began = clock.now()
         self.draining = False
+        self.admin: frozenset[tuple[str, int]] = frozenset()
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
         self._circuits: dict[str, Circuit] = {}

@@ -24,12 +24,15 @@ _DESCRIPTORS: Final = 64
 
 
 def sockets(host: str, port: int) -> Sequence[socket.socket]:
-    """Return a listening socket for each address of the host; raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return [
-        socket.create_server(address[:2], family=family, backlog=BACKLOG)
-        for family, _, _, _, address in found
-    ]
+    """Return a listening socket for each address of the host; raises OSError, with the address."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [
+            socket.create_server(address[:2], family=family, backlog=BACKLOG)
+            for family, _, _, _, address in found
+        ]
+    except OSError as error:
+        raise OSError(error.errno, f"{host}:{port}: {error.strerror or error}") from None
 
 
 def tune(listening: socket.socket) -> None:

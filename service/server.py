@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -94,6 +95,7 @@ class Process:
         self._stop = asyncio.Event()
         self._tls = tls(settings.server)
         self._handed = systemd.listen_fds()
+        self._doors: list[web.SockSite] = []
         self._watchdog = systemd.watchdog()
         self._status = ""
 
@@ -105,8 +107,7 @@ class Process:
             try:
                 await self._listen(self._settings.server)
             except OSError as error:
-                server = self._settings.server
-                say(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
+                say(f"cannot listen on {error.strerror or error}")
                 return 1
             self._handle_signals()
             self._announce()
@@ -118,11 +119,21 @@ class Process:
         return 0
 
     async def _listen(self, server: Server) -> None:
+        gateway = self._app[GATEWAY]
         for each in self._handed or sockets(server.host, server.port):
-            tune(each)
-            site = web.SockSite(self._runner, each, ssl_context=self._tls, backlog=BACKLOG)
-            await site.start()
-        self._app[GATEWAY].listens_on(self._names())
+            self._doors.append(await self._site(each))
+        if server.admin_at:
+            own = sockets(*server.admin_at)
+            gateway.admin = frozenset(each.getsockname()[:2] for each in own)
+            for each in own:
+                await self._site(each)
+        gateway.listens_on(self._names())
+
+    async def _site(self, listening: socket.socket) -> web.SockSite:
+        tune(listening)
+        site = web.SockSite(self._runner, listening, ssl_context=self._tls, backlog=BACKLOG)
+        await site.start()
+        return site
 
     def _names(self) -> list[str]:
         return [str(address[0]) for address in self._runner.addresses if isinstance(address, tuple)]
@@ -163,7 +174,7 @@ class Process:
         systemd.notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
         gateway = self._app[GATEWAY]
         gateway.draining = not self._handed
-        for site in list(self._runner.sites):
+        for site in self._doors:  # server.admin tells how it goes, to the end
             await site.stop()
         if self._handed:
             await self._hand_back()
@@ -186,7 +197,10 @@ class Process:
         for address in self._runner.addresses:
             if isinstance(address, tuple):
                 host = f"[{address[0]}]" if ":" in address[0] else address[0]
-                say(f"listening on {scheme}://{host}:{address[1]}/ (the page), /chat and /v1")
+                own = address[:2] in self._app[GATEWAY].admin
+                place = f"{scheme}://{host}:{address[1]}"
+                here = "/metrics, /status.json" if own else "/ (the page), /chat and /v1"
+                say(f"listening on {place}{here}")
         for upstream in self._settings.upstream:
             ways = ", ".join(str(way) for way in self._settings.ways(upstream))
             say(f"upstream {upstream.name}: {upstream.url} through {ways}")

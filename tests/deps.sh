@@ -17,6 +17,7 @@ need squid command -v squid
 need dante-server command -v danted
 need shadowsocks-libev command -v ss-server
 need redis-server command -v redis-server
+need nginx-light command -v nginx
 need chromium command -v chromium
 need curl command -v curl
 need systemd test -x /usr/lib/systemd/systemd
@@ -55,6 +56,6 @@ echo "Installing$missing" >&2
 install || { apt-get update -qq && install; }
 
 # nor at the next boot, those that were not there before
-for pair in squid:squid dante-server:danted shadowsocks-libev:shadowsocks-libev redis-server:redis-server; do
+for pair in squid:squid dante-server:danted shadowsocks-libev:shadowsocks-libev redis-server:redis-server nginx-light:nginx; do
     case "$missing " in *" ${pair%:*} "*) update-rc.d "${pair#*:}" disable ;; esac
 done

@@ -223,6 +223,17 @@ def redis_server(folder: Path, *, port: int | None = None, password: str = "") -
             yield redis
 
 
+def nginx(folder: Path, config: Callable[[int], str]) -> AbstractContextManager[Process]:
+    """Run nginx with this configuration for its port; relative paths are in the folder."""
+    program = _need("nginx", "apt-get install nginx-light")
+
+    def command(port: int) -> list[str]:
+        (folder / "nginx.conf").write_text(config(port))
+        return [program, "-p", str(folder), "-e", "stderr", "-c", "nginx.conf"]
+
+    return _running(command, folder / "nginx.log", None)
+
+
 def _need(program: str, install: str) -> str:
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:

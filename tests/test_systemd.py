@@ -29,6 +29,7 @@ CREDENTIALS = "/etc/teleprinter/credentials"
 DROP_IN = f"/etc/systemd/system/{SERVICE}.d/test.conf"
 PATH = "/v1/chat/completions"
 OK = reply(200, "{}", content_type="application/json")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHARED = re.compile(r"^# (/etc/systemd/\S+)\n(.*?)(?=^# |^```)", re.MULTILINE | re.DOTALL)
 """The README's drop-ins, each with its file's name above it."""
 EXPOSURE = 12
@@ -425,6 +426,26 @@ def instances(lab):
     lab.run("systemctl", "start", SOCKET)
 
 
+def rolling():
+    """Return the README's command that restarts the instances, without sudo."""
+    (line,) = re.findall(r"^for i in a b; do .*$", README, re.MULTILINE)
+    return line.partition("  #")[0].replace("sudo ", "")
+
+
+async def restart_under_load(lab, port):
+    """Restart a and b as the README says, while streams are open and requests come."""
+    load = Load(port)
+    async with dial(port) as line, dial(port) as other:
+        for each in (line, other):
+            await each.send("POST", PATH, JSON, body=ASK)
+            await each.until(b"Hi")
+        async with load.during(REQUESTS):
+            await lab.do("sh", "-c", rolling())
+    assert load.seen.keys() == {200}
+    asked = load.seen.total()
+    return f"{asked} requests over a rolling restart: 0 lost; longest wait {load.longest:.2f} s"
+
+
 async def test_instances_share_a_port(lab, instances):
     """Each has a file of its name; the kernel spreads what comes over both."""
     port = real.free_port()
@@ -440,26 +461,44 @@ async def test_instances_share_a_port(lab, instances):
                 assert (await exchange(port, "GET", "/v1/models")).status == 200
 
 
-async def test_two_instances_at_one_socket_leave_nobody_waiting(lab, instances):
-    """While one restarts, its streams drained, the other takes what comes: the README's set-up."""
-    for file, lines in SHARED.findall((ROOT / "README.md").read_text(encoding="utf-8")):
-        lab.write(file, lines)
-    load = Load(lab.port)
+async def test_a_rolling_restart_where_each_has_its_socket(lab, instances):
+    """What the kernel gave to the one that restarts waits there; nothing is lost."""
+    port = real.free_port()
+    listen = f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n"
+    lab.write("/etc/systemd/system/teleprinter@.socket.d/port.conf", listen)
     async with Upstream(answered_or_held) as upstream:
         for name in ("a", "b"):
             lab.write(f"/etc/teleprinter/{name}.toml", toml(upstream))
+        await lab.do("systemctl", "daemon-reload")
+        units = [f"{name}.{kind}" for name in instances for kind in ("socket", "service")]
+        await lab.do("systemctl", "start", *units)
+        measured(f"ReusePort=: {await restart_under_load(lab, port)}")
+
+
+async def test_two_instances_at_one_socket_leave_nobody_waiting(lab, instances):
+    """While one restarts, its streams drained, the other takes what comes: the README's set-up.
+
+    Each tells its state at its own address, before and after.
+    """
+    for file, lines in SHARED.findall(README):
+        lab.write(file, lines)
+    own = {name: real.free_port() for name in ("a", "b")}
+    async with Upstream(answered_or_held) as upstream:
+        for name, port in own.items():
+            admin = f'[server]\nadmin = "127.0.0.1:{port}"'
+            settings = toml(upstream).replace("[server]", admin)
+            lab.write(f"/etc/teleprinter/{name}.toml", settings)
         await lab.do("systemctl", "stop", SOCKET)
         await lab.do("systemctl", "daemon-reload")
         await lab.do("systemctl", "start", SOCKET, *(f"{name}.service" for name in instances))
-        async with dial(lab.port) as line, dial(lab.port) as other:
-            for each in (line, other):
-                await each.send("POST", PATH, JSON, body=ASK)
-                await each.until(b"Hi")
-            async with load.during(REQUESTS):
-                for name in instances:
-                    await lab.do("systemctl", "restart", f"{name}.service")
-    assert load.seen.keys() == {200}
-    measured(
-        f"{load.seen.total()} requests over the restarts of two instances at one socket:"
-        f" 0 lost; longest wait {load.longest:.2f} s"
-    )
+        before = [await started(port) for port in own.values()]
+        measured(f"one socket: {await restart_under_load(lab, lab.port)}")
+        after = [await started(port) for port in own.values()]
+    assert all(old < new for old, new in zip(before, after, strict=True))
+
+
+async def started(port):
+    """Return when the instance with this address began, by its metrics."""
+    answer = await exchange(port, "GET", "/metrics")
+    found = re.search(rb"^process_start_time_seconds (\S+)", answer.body, re.MULTILINE)
+    return float(found[1])

@@ -50,7 +50,7 @@ def test_it_says_where_the_page_is(made):
         f"Teleprinter runs: http://127.0.0.1:{port}/",
         f"Settings: {SETTINGS}, then  systemctl reload teleprinter",
     ]
-    assert b"<title>Teleprinter" in (made / "page").read_bytes()
+    assert b">Teleprinter</title>" in (made / "page").read_bytes()
 
 
 def test_the_readme_names_the_commands():

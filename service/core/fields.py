@@ -28,6 +28,13 @@ Host = Annotated[
         description="a host name such as relay.lan, without scheme and port",
     ),
 ]
+Address = Annotated[
+    str,
+    Meta(
+        pattern=r"^(([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?\Z",
+        description="an address and a port such as 127.0.0.1:9101",
+    ),
+]
 Origin = Annotated[
     str,
     Meta(pattern=r"^https?://[^/?#@*\s]+/?\Z", description="an origin: https://app.example.com"),

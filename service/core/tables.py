@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from service.core.fields import (
+    Address,
     Count,
     Flag,
     Headers,
@@ -37,6 +38,7 @@ from service.core.secret import Secret
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _REDIS: Final = re.compile(r"rediss?://[^/\s]+(/\d+)?$")
 _VISIBLE: Final = re.compile(r"[!-~]+")
+_LAST_PORT: Final = 65535
 
 
 class Rejected(ValueError):  # noqa: N818  the past participle says whose fault it is not
@@ -102,6 +104,7 @@ class Server(Table, frozen=True):
 
     host: Text = "127.0.0.1"
     port: Port = 8080
+    admin: Address = ""
     hosts: Annotated[tuple[Host, ...], Meta(description="a list of host names")] = ()
     origins: Annotated[tuple[Origin, ...], Meta(description="a list of origins")] = ()
     keys: Annotated[tuple[Key, ...], Meta(description="a list of name:key texts")] = ()
@@ -136,14 +139,33 @@ class Server(Table, frozen=True):
                 " (TELEPRINTER_KEYS, server.keys), a loopback address such as 127.0.0.1, or"
                 " TELEPRINTER_OPEN=1 (server.open) if everybody is welcome",
             )
+        self._check_admin()
+
+    def _check_admin(self) -> None:
+        host, port = self.admin_at or ("localhost", 0)
+        if port > _LAST_PORT:
+            raise Rejected("admin", f"expected a port from 1 to {_LAST_PORT}, or 0 for any")
+        if not (_is_loopback(host) or self.keys or self.open):
+            reason = "expected a loopback address such as 127.0.0.1:9101, or client keys"
+            raise Rejected("admin", f"{reason} (TELEPRINTER_KEYS, server.keys)")
 
     @property
     def loopback(self) -> bool:
         """True if only this machine can connect: 127.0.0.0/8, ::1, localhost."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return _is_loopback(self.host)
+
+    @property
+    def admin_at(self) -> tuple[str, int] | None:
+        """Host and port of this instance's own address, None if it has none."""
+        host, _, port = self.admin.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.admin else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Chat(Table, frozen=True):
