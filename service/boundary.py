@@ -107,7 +107,7 @@ async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse
         _check_door(request)
         if (preflight := _preflight(request)) is not None:
             return preflight
-        request[CALLER] = caller = _admit(request)
+        request[CALLER] = caller = await _admit(request)
         request[NOTE]["caller"] = caller.name
         return await handler(request)
     except Failure as failure:
@@ -156,15 +156,15 @@ def _is_open(request: web.Request) -> bool:
     return path in _OPEN or path.startswith("/pages/")
 
 
-def _admit(request: web.Request) -> Caller:
-    """Return who asks; raises Failure unauthorized."""
+async def _admit(request: web.Request) -> Caller:
+    """Return who asks; raises Failure unauthorized, bad_request, resume_lost."""
     if _is_open(request):
         return ANYONE
     gateway = request.app[GATEWAY]
     ticket = _ticket(request)
     if ticket is not None and gateway.keys:
         last = request.headers.get("Last-Event-ID")
-        return gateway.redeem(ticket, request[NAME], last)
+        return await gateway.redeem(ticket, request[NAME], last)
     if not gateway.keys:
         return ANYONE._replace(address=request[NOTE]["client"])
     return gateway.keys.caller(request.headers)

@@ -25,7 +25,7 @@ from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order
 from service.catalogue import Source
-from service.core import chat, dialect, retry, routes
+from service.core import chat, dialect, ids, retry, routes
 from service.core.access import Caller, Doors, Grant, Keys
 from service.core.chat import Ask, Glance, Pacing
 from service.core.circuit import Circuit
@@ -38,7 +38,7 @@ from service.core.proxy import Proxy
 from service.core.records import Facts
 from service.core.retry import Course
 from service.core.routes import Headers, Place
-from service.core.tickets import Tickets
+from service.core.tickets import Tickets, digest_of
 from service.errors import Failure
 from service.relay import Leg, Stream, Streams, Terms
 from service.settings import Key, Settings, Upstream
@@ -167,11 +167,19 @@ class Gateway:
         """Whether there is an upstream that can be reached, as far as is known."""
         return any(lane.pool.usable for lane in self._lanes.values())
 
-    def redeem(self, ticket: str, stream: str, last_event: str | None) -> Caller:
-        """Return whose ticket begins this stream, or goes on with that of the last event."""
-        if last_event is not None:
-            return self.tickets.resume(ticket, last_event.partition(".")[0])
-        return self.tickets.start(ticket, stream, self.clock.now())
+    async def redeem(self, ticket: str, stream: str, last_event: str | None) -> Caller:
+        """Return whose ticket begins this stream, or goes on with that of the last event.
+
+        Raises Failure unauthorized, bad_request; resume_lost if it cannot be told.
+        """
+        if last_event is None:
+            return self.tickets.start(ticket, stream, self.clock.now())
+        name = ids.parse(last_event).stream
+        owner = None
+        if name not in self.tickets:  # it has ended, or began at another instance
+            owner = await self.store.owner(name, digest_of(ticket))
+        caller = self.keys.named(owner) if owner is not None else None
+        return caller or self.tickets.resume(ticket, name)
 
     async def admit(self, caller: Caller, model: str | None) -> None:
         """Count a request; raises Failure forbidden, rate_limited."""
@@ -206,7 +214,8 @@ class Gateway:
 
         errand = _Errand("POST", "chat/completions", payload, compose, streams=True)
         keep = self.settings.chat.keep if ask.keep is None else ask.keep
-        facts = Facts("chat/completions", first.api, model, first.name)
+        ticket = self.tickets.digest(name)
+        facts = Facts("chat/completions", first.api, model, first.name, ticket=ticket)
         return self._begin(name, caller, first, errand, facts, keep=keep)
 
     def v1(
@@ -318,12 +327,7 @@ class Gateway:
 
     def _settle(self, stream: Stream, caller: Caller) -> None:
         """Count what a stream has cost, when it has ended."""
-        retain = self.settings.store.retain if stream.kept else 0
-        forget = partial(self.tickets.forget, stream.name)
-        if stream.name in self.tickets and retain:
-            self.clock.call_at(self.clock.now() + retain, forget)
-        else:
-            forget()
+        self.tickets.forget(stream.name)  # from now on its log tells, as long as it is kept
         ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step
         self.metrics.stream_ended(stream.summary, ending, stream.gaps)
         status = stream.answer.status if stream.answer is not None else None

@@ -6,7 +6,7 @@ The upstream is never asked again. What was missed is sent at once, what follows
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -37,7 +37,8 @@ async def streams(request: web.Request) -> web.StreamResponse:
     wanted = request.query.get("as")
     if wanted is not None and wanted not in _AS:
         raise Failure("bad_request", f"as must be chat or openai, not {wanted!r:.60}")
-    return await resume(request, position, _AS[wanted] if wanted is not None else None)
+    door = _AS[wanted] if wanted is not None else None
+    return await resume(request, position, door, request.query)
 
 
 async def stop(request: web.Request) -> web.Response:
@@ -46,8 +47,14 @@ async def stop(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def resume(request: web.Request, position: Id, door: Door | None) -> web.StreamResponse:
-    """Go on with a stream behind an event, on this door's wire; None: on that where it began."""
+async def resume(
+    request: web.Request, position: Id, door: Door | None, paced: Mapping[str, Any]
+) -> web.StreamResponse:
+    """Go on with a stream behind an event, on this door's wire; None: on that where it began.
+
+    `paced`: pace and delay_ms, as far as they are asked for, of `/chat`.
+    Raises Failure bad_request, not_found, stream_gone, resume_lost.
+    """
     gateway = request.app[GATEWAY]
     log = await gateway.store.find(position.stream, request[CALLER].name)
     if not position.part and log.over(position.frame):
@@ -55,7 +62,7 @@ async def resume(request: web.Request, position: Id, door: Door | None) -> web.S
     reader = log.reader(max(position.after, 0))
     chatting = (door or log.facts.door) == "chat"
     view = ChatView(log.name) if chatting else raw_view(log, log.dialect, log.facts.hides_usage)
-    pace = _chat_pace(request) if chatting else chat.pacing_of_headers(request.headers)
+    pace = _chat_pace(request, paced) if chatting else chat.pacing_of_headers(request.headers)
     if position.part:
         view.after(position.frame, position.part)
     response = event_stream(request, log.name, log.facts.upstream)
@@ -78,8 +85,7 @@ def raw_view(replay: Replay | Log, dialect: Dialect, hides_usage: bool) -> RawVi
     return RawView(dialect, name, hide_usage=hides_usage)
 
 
-def _chat_pace(request: web.Request) -> Pacing:
+def _chat_pace(request: web.Request, paced: Mapping[str, Any]) -> Pacing:
     settings = request.app[GATEWAY].settings.chat
-    query = request.query
     default = Pacing(settings.pace, settings.delay_ms / 1000)
-    return chat.pacing(query.get("pace"), chat.whole_delay(query.get("delay_ms")), default)
+    return chat.pacing(paced.get("pace"), chat.whole_delay(paced.get("delay_ms")), default)

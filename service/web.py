@@ -175,10 +175,11 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     if request.method not in {"GET", "POST"}:
         raise Failure("method_not_allowed", "/chat takes GET and POST")
-    if (last := request.headers.get("Last-Event-ID")) is not None:
-        return await resume(request, ids.parse(last), "chat")
     posted = request.method == "POST"
     body = await _upload(request).read()
+    if (last := request.headers.get("Last-Event-ID")) is not None:
+        paced = chat.pace_of(body) if posted else request.query
+        return await resume(request, ids.parse(last), "chat", paced)
     ask = chat.from_json(body) if posted else chat.from_query(request.query)
     settings = gateway.settings.chat
     default = Pacing(settings.pace, settings.delay_ms / 1000)

@@ -12,7 +12,7 @@ import json
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +122,15 @@ def _settings(environ: Mapping[str, str], toml: str) -> Settings:
 async def read_events(response: aiohttp.ClientResponse) -> list[Event]:
     """Return the events up to the end of the stream; a cut raises ClientPayloadError."""
     return [event async for event in events(response)]
+
+
+async def read_cut(response: aiohttp.ClientResponse) -> list[Event]:
+    """Return the events up to the end of the stream or to its cut."""
+    found = []
+    with suppress(aiohttp.ClientPayloadError):
+        async for event in events(response):
+            found.append(event)  # noqa: PERF401  what came before the cut counts
+    return found
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:

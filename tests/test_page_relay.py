@@ -14,6 +14,7 @@ from visiting import LOOKS, REFUSED, Plug, visiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+KEEP = "[chat]\nkeep = 15\n"
 CUT = [REFUSED, re.compile("net::ERR_")]
 
 
@@ -173,12 +174,11 @@ async def test_the_demo(tmp_path):
         assert await visit.page.locator(".thinking").is_visible()
 
 
-@pytest.mark.xfail(reason="the relay does not keep streams yet", strict=False)
 async def test_the_line_is_cut_and_restored():
     """The relay's port goes away in the middle and comes back: not a token is lost or doubled."""
     async with (
         Upstream() as upstream,
-        relaying(upstream.url) as relay,
+        relaying(upstream.url, toml=KEEP) as relay,
         Plug(relay.port) as line,
         visiting(line.url, errors=CUT) as visit,
     ):

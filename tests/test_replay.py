@@ -5,6 +5,7 @@ Redis' own tests are in test_replay_redis.py.
 
 import asyncio
 import random
+from collections import Counter
 
 import pytest
 
@@ -542,6 +543,9 @@ def test_the_ledger_adds_up():
                 assert room.reserved >= live[name]
         assert ledger.total <= caps.total
         assert ledger._entries.keys() == live.keys() | over
+        owners = Counter(entry.owner for entry in ledger._entries.values())
+        assert owners == {owner: mine.count for owner, mine in ledger._owned.items()}
+        assert over == {name for mine in ledger._owned.values() for name in mine.ended}
         assert ledger.total == sum(entry.reserved for entry in ledger._entries.values())
 
 

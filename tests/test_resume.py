@@ -7,14 +7,12 @@ Owner     a replay belongs to the key that began it
 
 import asyncio
 import json
-from contextlib import suppress
 
-import aiohttp
 import pytest
 
 from clock import FakeClock
 from fakes import Upstream, chat, chat_frame
-from relaying import Event, events, read_events, relaying, settled, until
+from relaying import Event, arrived, events, read_cut, read_events, relaying, settled, until
 
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
 KEEP = "[chat]\nkeep = 15\n"
@@ -97,6 +95,27 @@ async def test_after_any_event():
     assert raw == b"".join(i + frame for i, frame in zip(ids, frames, strict=True))
 
 
+async def test_after_any_part_of_a_frame():
+    """Whoever has a part of a frame that was cut gets its rest, on either wire."""
+    long = chat_frame({"reasoning_content": "Hm, 断线。", "content": "Hi, a 👨‍👩‍👧 and you"})
+    units = "Hm, 断线。" + "Hi, a 👨‍👩‍👧 and you"
+    async with Upstream() as upstream, relaying(upstream.url, toml=KEEP) as relay:
+        asking = asyncio.create_task(whole(relay))
+        await rest(await begun(upstream, ROLE, long), FINISH, DONE)
+        name = (await asking)[0].data["stream"]
+        for part in range(1, len(units)):
+            last = f"{name}.2+{part}"
+            async with relay.get(f"/streams/{name}", after=last) as response:
+                found = await read_events(response)
+            texts = [event.data["content"] for event in found[:-1]]
+            assert ("".join(texts), found[-2].id) == (units[part:], f"{name}.2")
+            async with relay.get(f"/streams/{name}", after=last, **{"as": "openai"}) as response:
+                block = (await response.read()).split(b"\n\n")[0]
+            delta = json.loads(block.partition(b"data: ")[2])["choices"][0]["delta"]
+            got = delta.get("reasoning_content", "") + delta.get("content", "")
+            assert got == units[part:]
+
+
 async def whole(relay, **query):
     """Return all events of a question."""
     async with relay.get("/chat", question="Hi", **query) as response:
@@ -150,6 +169,27 @@ async def test_catching_up_is_not_paced():
             assert clock.now() == 1000.0
 
 
+@pytest.mark.parametrize(("pace", "status"), [("typewriter", 200), ("fast", 400), (["off"], 400)])
+async def test_a_post_goes_on_at_the_pace_of_its_body(pace, status):
+    """It is what the body says, as the first time, and not what the settings say."""
+    clock = FakeClock()
+    async with Upstream() as upstream, relaying(upstream.url, toml=KEEP, clock=clock) as relay:
+        body = {"question": "Hi", "pace": "typewriter", "delay_ms": 1000}
+        async with relay.post("/chat", body) as response:
+            wire = await begun(upstream, ROLE, HI)
+            found = await first(response, 2)
+        last = {"Last-Event-ID": found[-1].id}
+        async with relay.post("/chat", body | {"pace": pace}, last) as response:
+            assert response.status == status
+            if status == 200:
+                await wire.chunk(YOU + chat_frame({"content": "!"}))
+                assert text(await first(response, 1)) == "you"
+                clock.advance(0.9)
+                assert await arrived(response) == b""
+                clock.advance(0.1)
+                assert text(await first(response, 1)) == "!"
+
+
 @pytest.mark.parametrize("back", [False, True])
 async def test_an_upstream_is_read_on_for_a_while(back):
     """15 s without a reader, then it is cancelled; who came back in time keeps it."""
@@ -177,15 +217,6 @@ async def test_an_upstream_is_read_on_for_a_while(back):
             found = await read_cut(response)
     assert (found[-1].name, found[-1].data["code"]) == ("error", "stopped")
     assert "15 s" in found[-1].data["message"]
-
-
-async def read_cut(response):
-    """Return the events up to a cut."""
-    found = []
-    with suppress(aiohttp.ClientPayloadError):
-        async for event in events(response):
-            found.append(event)  # noqa: PERF401  what came before the cut counts
-    return found
 
 
 @pytest.mark.parametrize("how", ["query", "body", "settings"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+import real
 from fakes import Upstream, chat, sse
 from relaying import read_events, relaying, until
 
@@ -103,3 +104,69 @@ async def test_a_ticket_needs_a_key():
         relay.post("/tickets", None) as response,
     ):
         assert response.status == 401
+
+
+KEPT = TOML + "[chat]\nkeep = 15\n"
+
+
+async def test_a_ticket_outlives_its_stream_as_long_as_that_is_kept(clock):
+    """A reconnect behind the end gets what is left, or 204; after `retain` neither is there."""
+    async with (
+        Upstream(ANSWER) as upstream,
+        relaying(upstream.url, toml=KEPT, clock=clock) as relay,
+    ):
+        ticket = await issued(relay)
+        async with relay.get("/chat", question="Hi", ticket=ticket) as response:
+            events = await read_events(response)
+        await until(lambda: len(relay.gateway.streams) == 0)
+        for seconds, found, last in ((299, 200, 204), (1, 401, 401)):
+            clock.advance(seconds)
+            for event, expected in ((events[0], found), (events[-1], last)):
+                again = {"Last-Event-ID": event.id}
+                async with relay.get("/chat", again, question="Hi", ticket=ticket) as response:
+                    assert response.status == expected
+    assert len(upstream.requests) == 1
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """Run a Redis for the tests of this file."""
+    with real.redis_server(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis
+
+
+async def test_a_ticket_is_known_at_every_instance(redis):
+    """The stream that it has started is gone on with elsewhere, live and after its end.
+
+    No other stream is, no other ticket is let in, nor that of a key that is known no longer.
+    """
+    store, other_keys = redis.url("redis"), KEPT.replace("alice", "carol")
+    async with (
+        Upstream() as upstream,
+        relaying(upstream.url, toml=KEPT, store=store) as here,
+        relaying(upstream.url, toml=KEPT, store=store) as there,
+        relaying(upstream.url, toml=other_keys, store=store) as stranger,
+    ):
+        ticket, unused, elsewhere = await issued(here), await issued(here), await issued(there)
+        async with here.get("/chat", question="Hi", ticket=ticket) as response:
+            _, wire = await upstream.next()
+            last = {"Last-Event-ID": f"{response.headers['Teleprinter-Stream']}.0"}
+            await wire.head(content_type="text/event-stream")
+            async with there.get("/chat", last, question="Hi", ticket=ticket) as again:
+                assert again.status == 200
+                for frame in chat(["Hi"]):
+                    await wire.chunk(frame)
+                await wire.end()
+                assert [event.name for event in await read_events(again)] == ["answer", "done"]
+        for relay, pair, shown, expected in (
+            (there, last, ticket, 200),
+            (there, last, unused, 401),
+            (there, last, elsewhere, 401),
+            (there, {"Last-Event-ID": "x.0"}, ticket, 401),
+            (there, {"Last-Event-ID": "nonsense"}, ticket, 400),
+            (there, {}, ticket, 401),
+            (stranger, last, ticket, 401),
+        ):
+            async with relay.get("/chat", pair, question="Hi", ticket=shown) as again:
+                assert again.status == expected
+    assert len(upstream.requests) == 1

@@ -25,6 +25,12 @@ class Store(Protocol):
     async def find(self, name: str, owner: str) -> Log:
         """Return a log to read from; raises Failure stream_gone, resume_lost, not_found."""
 
+    async def owner(self, name: str, ticket: bytes) -> str | None:
+        """Return whose stream it is if a ticket of this digest has started it; else None.
+
+        Raises Failure resume_lost.
+        """
+
     async def stop(self, name: str, owner: str) -> None:
         """End a stream; forget one that has ended. Raises what `find` does."""
 
@@ -76,6 +82,11 @@ class MemoryStore:
         if log.lost is not None:
             raise log.lost.with_traceback(None)
         return log
+
+    async def owner(self, name: str, ticket: bytes) -> str | None:
+        """Return whose stream it is if a ticket of this digest has started it; else None."""
+        log = self._logs.get(name)
+        return log.owner if log is not None and log.facts.begun_by(ticket) else None
 
     async def stop(self, name: str, owner: str) -> None:
         """End a stream; forget one that has ended. Raises Failure stream_gone, not_found."""

@@ -122,6 +122,17 @@ class RedisStore:
         log: Log = mirror.log
         return log
 
+    async def owner(self, name: str, ticket: bytes) -> str | None:
+        """Return whose stream it is if a ticket of this digest has started it; else None.
+
+        Raises Failure resume_lost.
+        """
+        if name in self.memory:
+            return await self.memory.owner(name, ticket)
+        opening: Opening | None = await self._ask(self._first(name))
+        begun = opening is not None and opening.facts.begun_by(ticket)
+        return opening.owner if opening is not None and begun else None
+
     async def stop(self, name: str, owner: str) -> None:
         """End a stream wherever it is read; forget one that has ended. Raises what `find` does."""
         if name in self.memory:
@@ -236,6 +247,10 @@ class RedisStore:
             mirror.feed(page)
         return mirror
 
+    async def _first(self, name: str) -> Opening | None:
+        page = await self._redis.xrange(stream_key(name), count=1)
+        return self._read_opening(page) if page else None
+
     async def _stop(self, name: str, owner: str) -> None:
         key = stream_key(name)
         opening = self._opening(await self._redis.xrange(key, count=1), owner)
@@ -248,12 +263,15 @@ class RedisStore:
         """Return how a stream begins; raises Failure stream_gone, resume_lost, not_found."""
         if not page:
             raise gone()
-        try:
-            opening = records.read_opening(page[0][1])
-        except ValueError:
-            raise lost("its entries in Redis are not to be read") from None
+        opening = self._read_opening(page)
         check_owner(opening.owner, owner)
         return opening
+
+    def _read_opening(self, page: Any) -> Opening:
+        try:
+            return records.read_opening(page[0][1])
+        except ValueError:
+            raise lost("its entries in Redis are not to be read") from None
 
     def _watch(self, mirror: Mirror, *, reads: bool) -> None:
         """Follow what somebody reads, and let the writer know whether anybody does."""

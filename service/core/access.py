@@ -89,6 +89,10 @@ class Keys:
             )
         return Caller(found[0], header, found[2])
 
+    def named(self, name: str) -> Caller | None:
+        """Return the caller of that name, None if no key is called so (any more)."""
+        return next((Caller(one, None, grant) for one, _, grant in self._keys if one == name), None)
+
     def carriers(self, headers: Iterable[tuple[str, str]]) -> set[str]:
         """Return the headers, lower-case, that carry one of the keys: SDKs may fill in several."""
         return {

@@ -171,6 +171,17 @@ def glance(data: bytes) -> Glance:
         return Glance()
 
 
+def pace_of(data: bytes) -> Mapping[str, Any]:
+    """Return the members pace and delay_ms of a JSON body, as far as there are any."""
+    try:
+        found = _members(data)
+    except _NO_JSON:
+        return {}
+    return {
+        name: msgspec.json.decode(found[name]) for name in ("pace", "delay_ms") if name in found
+    }
+
+
 def renamed(data: bytes, model: str) -> bytes:
     """Return a JSON body that asks for this model; all else in it stays as it was written."""
     try:

@@ -5,6 +5,7 @@ new one is made by giving up the oldest that have ended; where that is not enoug
 kept. That never touches the stream itself, which goes on to those who read it.
 """
 
+from itertools import islice
 from typing import Final, NamedTuple
 
 FRAME_COST: Final = 256
@@ -38,6 +39,14 @@ class _Entry:
         self.reserved = 0
 
 
+class _Owned:
+    """What is kept of one caller: how many streams, and which of them have ended, in that order."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ended: dict[str, None] = {}
+
+
 class Ledger:
     """What is kept at the moment."""
 
@@ -46,14 +55,15 @@ class Ledger:
         self.total = 0
         """Bytes that are reserved."""
         self._entries: dict[str, _Entry] = {}
+        self._owned: dict[str, _Owned] = {}
         self._ended: dict[str, int] = {}  # in the order of their ends: bytes
 
     def open(self, name: str, owner: str) -> Room:
         """Reserve room for a stream that begins."""
-        mine = [one for one, entry in self._entries.items() if entry.owner == owner]
+        mine = self._owned.get(owner) or _Owned()
         drop: list[str] = []
-        if self.caps.per_caller and len(mine) >= self.caps.per_caller:
-            drop = [one for one in self._ended if self._entries[one].owner == owner][:1]
+        if self.caps.per_caller and mine.count >= self.caps.per_caller:
+            drop = [*islice(mine.ended, 1)]
             if not drop:
                 text = f"as many streams as one caller may have ({self.caps.per_caller}) are kept"
                 return Room(0, refusal=text)
@@ -71,12 +81,14 @@ class Ledger:
         if (entry := self._entries.get(name)) is not None:
             self.total += weight - entry.reserved
             entry.reserved = self._ended[name] = weight
+            self._owned[entry.owner].ended[name] = None
 
     def forget(self, name: str) -> None:
         """Give back what was reserved for a stream, if anything was."""
         if (entry := self._entries.pop(name, None)) is not None:
             self.total -= entry.reserved
             self._ended.pop(name, None)
+            self._disown(name, entry.owner)
 
     def _reserve(self, name: str, entry: _Entry, weight: int, drop: list[str]) -> Room:
         reserved = (weight // STEP + 1) * STEP
@@ -86,10 +98,19 @@ class Ledger:
             return Room(0, refusal=f"as much as may be kept in all ({self.caps.total} bytes) is")
         for one in found:
             self.forget(one)
-        self._entries[name] = entry
+        if name not in self._entries:
+            self._entries[name] = entry
+            self._owned.setdefault(entry.owner, _Owned()).count += 1
         self.total += reserved - entry.reserved
         entry.reserved = reserved
         return Room(reserved, found)
+
+    def _disown(self, name: str, owner: str) -> None:
+        mine = self._owned[owner]
+        mine.count -= 1
+        mine.ended.pop(name, None)
+        if not mine.count:
+            del self._owned[owner]
 
     def _freed(self, need: int, drop: list[str]) -> tuple[str, ...] | None:
         """Return what has to go for so many bytes, the oldest first; None if there is not enough.

@@ -10,6 +10,7 @@ be: of two that write after the same entry, the second is refused, and a missing
 """
 
 from collections.abc import Mapping
+from hmac import compare_digest
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -30,7 +31,8 @@ class Facts(msgspec.Struct, frozen=True):
     """What has to be known of a stream to render its frames.
 
     `path`, `api`: of the request below `/v1/` and of its upstream, which name the dialect.
-    `hides_usage`: the relay asked for the usage, not the client; `door`: where it was asked for.
+    `hides_usage`: the relay asked for the usage, not the client; `door`: where it was asked for;
+    `ticket`: digest of the one that has started it, so that any instance knows it again.
     """
 
     path: str = "chat/completions"
@@ -39,10 +41,15 @@ class Facts(msgspec.Struct, frozen=True):
     upstream: str | None = None
     hides_usage: bool = False
     door: Door = "chat"
+    ticket: bytes | None = None
 
     def dialect(self) -> Dialect:
         """Return a reader for the frames, from the first one on."""
         return for_path(self.path, self.api)
+
+    def begun_by(self, ticket: bytes) -> bool:
+        """Tell whether a ticket of this digest has started it."""
+        return self.ticket is not None and compare_digest(self.ticket, ticket)
 
 
 class Opening(msgspec.Struct, frozen=True):

@@ -52,7 +52,7 @@ class Tickets:
         """Return a new ticket of this caller; beyond OPEN_LIMIT its oldest one is void."""
         self._sweep(now)
         ticket = self._token()
-        digest = _digest(ticket)
+        digest = digest_of(ticket)
         recent = self._recent.setdefault(caller.name, deque(maxlen=OPEN_LIMIT))
         if len(recent) == OPEN_LIMIT:
             self._open.pop(recent[0], None)
@@ -65,7 +65,7 @@ class Tickets:
 
         The caller's `key_header` is None: no header of the request carries the relay's key.
         """
-        digest = _digest(ticket)
+        digest = digest_of(ticket)
         opened = self._open.pop(digest, None)
         if opened is None or opened.until <= now:
             self._refuse(digest)
@@ -75,10 +75,14 @@ class Tickets:
 
     def resume(self, ticket: str, stream: str) -> Caller:
         """Return the caller of the ticket that started this stream; raises Failure unauthorized."""
-        digest = _digest(ticket)
+        digest = digest_of(ticket)
         if not compare_digest(digest, self._of_stream.get(stream, b"")):
             self._refuse(digest)
         return self._used[digest].caller
+
+    def digest(self, stream: str) -> bytes | None:
+        """Return the digest of the ticket that has started this stream, None if none has."""
+        return self._of_stream.get(stream)
 
     def forget(self, stream: str) -> None:
         """Void the ticket of a stream that is no longer kept; does nothing if there is none."""
@@ -109,5 +113,6 @@ class Tickets:
         raise Failure("unauthorized", f"{why}: get a new one with POST /tickets")
 
 
-def _digest(ticket: str) -> bytes:
+def digest_of(ticket: str) -> bytes:
+    """Return what is kept of a ticket, here or with the stream that it has started."""
     return sha256(ticket.encode(errors="replace")).digest()
