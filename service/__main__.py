@@ -1,13 +1,18 @@
-"""The command line: serve | check."""
+"""The command line: serve | check | doctor."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Any, Final
 
 from service import __version__
 from service.settings import SettingsError, load, redacted
+
+_LONGEST: Final = 86400
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `teleprinter check | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # serve handles the signal itself
+        return _INTERRUPTED
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -42,27 +49,99 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    settings = load(config=args.config)
+    from service import doctor, examination, findings_shown  # noqa: PLC0415  as above
+
+    wishes = examination.Wishes(args.stream, args.model, args.idle)
+    shown = findings_shown.shown(sys.stdout, json=args.json)
+    return doctor.run(settings, args.upstream, wishes, shown)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="teleprinter",
         description="Relays a language model's token stream through an HTTP or SOCKS proxy,"
         " as server-sent events.",
+        epilog="Settings: command line, environment (TELEPRINTER_UPSTREAM_URL, _KEY, _PROXY, ...),"
+        " .env, the settings file. `teleprinter COMMAND --help` tells more.",
     )
     parser.add_argument("--version", action="version", version=f"teleprinter {__version__}")
+    with suppress(ImportError):  # an extra
+        import shtab  # noqa: PLC0415
+
+        shtab.add_argument_to(parser, help="print the completion of that shell, to be sourced")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    serve = commands.add_parser("serve", help="run the service")
-    serve.add_argument("--host", help="the address to listen on, default 127.0.0.1")
-    serve.add_argument("--port", help="the port to listen on, 0 for any, default 8080")
-    serve.set_defaults(command=_serve)
-    check = commands.add_parser(
-        "check", help="validate the settings and print them, secrets hidden"
-    )
-    check.set_defaults(command=_check)
-    for command in (serve, check):
+    adders = (_add_serve, _add_check, _add_doctor)
+    for command in [add(commands) for add in adders]:
         where = "default ./teleprinter.toml, else /etc/teleprinter/teleprinter.toml"
         command.add_argument("--config", metavar="FILE", help=f"the settings file, {where}")
     return parser
+
+
+Commands = Any
+"""argparse's, which has no public name."""
+
+
+def _add_serve(commands: Commands) -> argparse.ArgumentParser:
+    text = "run the service"
+    serve: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help=text,
+        description=f"{text.capitalize()}. With no upstream configured a built-in demo answers.",
+        epilog="SIGTERM drains, SIGHUP reads the settings again. Exit: 0 stopped, 1 cannot listen,"
+        " 2 bad settings.",
+    )
+    serve.add_argument("--host", help="the address to listen on, default 127.0.0.1")
+    serve.add_argument("--port", help="the port to listen on, 0 for any, default 8080")
+    serve.set_defaults(command=_serve)
+    return serve
+
+
+def _add_check(commands: Commands) -> argparse.ArgumentParser:
+    text = "validate the settings and print them, secrets hidden"
+    check: argparse.ArgumentParser = commands.add_parser(
+        "check", help=text, description=f"{text.capitalize()}.", epilog="Exit: 0 good, 2 bad."
+    )
+    check.set_defaults(command=_check)
+    return check
+
+
+def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
+    text = "try the ways to the upstreams, step by step"
+    doctor: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help=text,
+        description=f"{text.capitalize()}: DNS, proxy, TLS, key, and what to do about what fails.",
+        epilog="Exit: 0 all ways work, 1 some, 2 none (or bad settings). JSON: exit, works, demo,"
+        " remarks, ways[upstream, url, way, works, steps[step, result, seconds, said, cure],"
+        " stream]; result is ok, warning or failed.",
+    )
+    doctor.add_argument(
+        "--upstream", metavar="NAME", action="append", default=[], help="only this one; repeatable"
+    )
+    doctor.add_argument(
+        "--stream", action="store_true", help="ask for one small answer too: do tokens stream?"
+    )
+    doctor.add_argument("--model", metavar="NAME", default="", help="the model that --stream asks")
+    doctor.add_argument(
+        "--idle", metavar="SECONDS", type=_seconds, default=0.0, help="hold a silent line so long"
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    doctor.set_defaults(command=_doctor)
+    return doctor
+
+
+def _seconds(text: str) -> float:
+    """Read a number of seconds, as argparse wants it."""
+    seconds = float(text)
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # in argparse's message
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -204,6 +204,8 @@ class Process:
         for upstream in self._settings.upstream:
             ways = ", ".join(str(way) for way in self._settings.ways(upstream))
             say(f"upstream {upstream.name}: {upstream.url} through {ways}")
+        if command := first_try(self._settings, self._runner.addresses):
+            say(f"try: {command}")
         systemd.notify("READY=1")
 
     async def _watch(self) -> None:
@@ -234,6 +236,24 @@ def status_line(gateway: Gateway) -> str:
     text = f"{'draining, ' * gateway.draining}{streams} stream{'s' * (streams != 1)} open"
     ways = [f"{way} {'up' if up else 'down'}" for (_, way), up in gateway.metrics.up.items()]
     return "; ".join([text, *ways])
+
+
+def first_try(settings: Settings, addresses: Iterable[object]) -> str:
+    """Return a command that shows a first answer; "" if no TCP address is listened at.
+
+    Where all addresses are listened at, it is loopback that is asked.
+    """
+    found = next(((str(each[0]), each[1]) for each in addresses if isinstance(each, tuple)), None)
+    if found is None:
+        return ""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(found[0], found[0])  # noqa: S104  asked only
+    place = f"[{host}]:{found[1]}" if ":" in host else f"{host}:{found[1]}"
+    server = settings.server
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if server.keys else ""
+    prefix = next((upstream.prefix for upstream in settings.upstream), "")
+    scheme = "https" if server.tls_cert else "http"
+    raw = "g" if ":" in host else ""  # brackets are curl's own otherwise
+    return f"curl -{raw}N{key} '{scheme}://{place}{prefix}/chat?question=Why+is+the+sky+blue%3F'"
 
 
 def say(text: str) -> None:

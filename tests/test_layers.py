@@ -19,22 +19,23 @@ ROOT = Path(service.__file__).parent
 LAYERS = {
     8: "__main__",
     7: "server",
-    6: "app",
-    5: "boundary responses resuming status status_page web demo",
+    6: "app doctor",
+    5: "boundary examination findings_shown inquiry responses resuming status status_page web demo",
     4: "gateway",
     3: "catalogue listening relay verdict",
     2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
-    " adapters.egress adapters.hops adapters.line adapters.logs adapters.look"
-    " adapters.metrics adapters.outlet adapters.probe adapters.push adapters.rates"
-    " adapters.redis_client adapters.replay adapters.replay_feed adapters.replay_log"
-    " adapters.replay_memory adapters.replay_outbox adapters.replay_redis"
-    " adapters.replay_shared adapters.systemd adapters.tracing adapters.trust adapters.upload"
-    " adapters.upstream",
-    1: "core.access core.certificate core.chat core.circuit core.cutting core.dialect.__init__"
-    " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.fronts"
-    " core.health core.history core.ids"
-    " core.keeping core.mask core.pacing core.pool core.records core.rejoin core.retry"
-    " core.routes core.sse core.tables core.tickets core.view core.words",
+    " adapters.egress adapters.errand adapters.holding adapters.hops adapters.line adapters.logs"
+    " adapters.look adapters.metrics adapters.names adapters.outlet adapters.ports"
+    " adapters.probe adapters.push adapters.rates adapters.redis_client"
+    " adapters.replay adapters.replay_feed adapters.replay_log adapters.replay_memory"
+    " adapters.replay_outbox adapters.replay_redis adapters.replay_shared adapters.systemd"
+    " adapters.tracing adapters.trust adapters.upload adapters.upstream",
+    1: "core.access core.advice core.certificate core.chat core.circuit core.cutting"
+    " core.dialect.__init__"
+    " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.findings"
+    " core.fronts core.health core.history core.ids core.keeping core.listing core.lumps core.mask"
+    " core.pacing core.pool core.records core.rejoin core.retry core.routes core.sse"
+    " core.tables core.tickets core.view core.words",
     0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -55,9 +56,18 @@ BESIDE = {
         "adapters.trust",
         "adapters.upstream",
     },
+    "adapters.errand": {
+        "adapters.clock",
+        "adapters.dialling",
+        "adapters.trust",
+        "adapters.upstream",
+    },
+    "adapters.holding": {"adapters.clock", "adapters.hops", "adapters.line", "adapters.trust"},
     "adapters.hops": {"adapters.line", "adapters.trust"},
     "adapters.look": {"adapters.clock", "adapters.hops", "adapters.trust"},
+    "adapters.names": {"adapters.clock"},
     "adapters.outlet": {"adapters.clock", "adapters.push", "adapters.replay"},
+    "adapters.ports": {"adapters.clock", "adapters.line"},
     "adapters.probe": {
         "adapters.clock",
         "adapters.dialling",
@@ -97,6 +107,8 @@ BESIDE = {
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
     "core.health": {"core.circuit"},
+    "core.listing": {"core.findings"},
+    "core.lumps": {"core.findings"},
     "core.pacing": {"core.view", "core.words"},
     "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
@@ -106,6 +118,7 @@ BESIDE = {
     "core.tickets": {"core.access"},
     "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
     "catalogue": {"relay", "verdict"},
+    "examination": {"inquiry"},
     "relay": {"verdict"},
     "responses": {"boundary"},
     "resuming": {"boundary", "responses"},
@@ -126,6 +139,8 @@ DOORS = {
     "prometheus_client": "adapters.metrics",
     "redis": "adapters.rates adapters.redis_client",
     "regex": "core.words",
+    "rich": "findings_shown",
+    "shtab": "__main__",
     "signal": "server",
     "structlog": "adapters.logs",
     "time": "adapters.rates adapters.tracing demo",
