@@ -127,9 +127,18 @@ NODE_EVENTSOURCE = EventSource(
     refused=(BARRED,),
 )
 PARSER = Poster("eventsource-parser", chat=True, script="fetch.mjs", lost=(TERMINATED,))
+GONE = {
+    "status": 410,
+    "message": "the stream is unknown or no longer kept; ask the question again",
+    "type": "not_found_error",
+    "code": "stream_gone",
+    "stage": "request",
+    "retryable": False,
+}
+"""What a client is told that comes back to a stream which nobody keeps."""
 FETCH_EVENT_SOURCE = Poster(
     "fetch-event-source",
     chat=True,
     script="fetch-event-source.mjs",
-    lost=(TERMINATED, {"error": {"status": 204}}),
+    lost=(TERMINATED, {"error": GONE}),
 )

@@ -71,11 +71,15 @@ class Process:
         """End it and its children at once; return when its port refuses."""
         os.killpg(self.pid, signal.SIGKILL)
         deadline = monotonic() + STOP_WITHIN
-        with suppress(ConnectionRefusedError):
-            while monotonic() < deadline:
+        while monotonic() < deadline:
+            try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                sleep(BETWEEN_LOOKS)
-            pytest.fail(f"port {self.port} is still open after the end of {self.output.stem}")
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                pass  # it is about to end
+            sleep(BETWEEN_LOOKS)
+        pytest.fail(f"port {self.port} is still open after the end of {self.output.stem}")
 
     def restart(self) -> None:
         """Start it again after `kill`; return when it listens."""

@@ -9,7 +9,7 @@ EventSource                 cannot tell the status of a refusal (by its specific
                             back after 3 s whenever its page forgets to close it.
 Node's own EventSource      waits for that moment without keeping the process alive:
                             https://github.com/nodejs/undici/pull/4247 (not in Node 20)
-fetch-event-source          needs `window` and `document`; takes a 204 for an error, and asks again
+fetch-event-source          needs `window` and `document`; asks again after an error
                             every second without end unless `onerror` throws. Unmaintained:
                             https://github.com/Azure/fetch-event-source/issues/46
 """

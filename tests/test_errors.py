@@ -35,6 +35,8 @@ PROMISED = {
     "upstream_timeout_headers": (504, UPSTREAM),
     "upstream_timeout_first_token": (504, UPSTREAM),
     "upstream_stalled": (504, UPSTREAM),
+    "too_long": (504, OURS),
+    "no_proxy": (503, OURS),
     "draining": (503, OURS),
     "resume_lost": (503, OURS),
     "stopped": (503, OURS),
@@ -44,7 +46,7 @@ TRANSIENT = {
     "request_timeout", "rate_limited", "too_many_streams", "proxy_unreachable", "proxy_timeout",
     "upstream_unreachable", "upstream_malformed", "upstream_cut", "upstream_timeout_headers",
     "upstream_timeout_first_token", "upstream_stalled", "draining", "internal",
-    "resume_lost",
+    "resume_lost", "no_proxy",
 }  # fmt: skip
 
 

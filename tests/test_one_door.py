@@ -177,8 +177,8 @@ SOURCES = {
     for file in sorted(ROOT.rglob("*.py"))
 }
 CLIENTS = {
-    "adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.probe",
-    "adapters.upstream",
+    "adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.errand",
+    "adapters.probe", "adapters.push", "adapters.upstream",
 }  # fmt: skip
 """The modules that know aiohttp's client."""
 CONNECTING = {
@@ -195,6 +195,7 @@ OTHER_CLIENTS = {
 DOORS = {
     "adapters.dialling": {"ChainProxyConnector", "TCPConnector", "connect"},
     "adapters.egress": {"ClientSession"},
+    "adapters.errand": {"ClientSession"},
     "adapters.hops": {"connect"},
     "adapters.line": {"create_connection"},
     "adapters.probe": {"ClientSession"},

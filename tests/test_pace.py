@@ -282,8 +282,8 @@ WHOLE += SENTENCES * 2
 def ids(request, monkeypatch):
     """Let /v1 streams carry ids, as those that are kept do."""
     if request.param:
-        named = lambda dialect, **more: RawView(dialect, request.param, **more)  # noqa: E731
-        monkeypatch.setattr("service.web.RawView", named)
+        named = lambda dialect, _, **more: RawView(dialect, request.param, **more)  # noqa: E731
+        monkeypatch.setattr("service.resuming.RawView", named)
     return request.param
 
 
@@ -472,6 +472,11 @@ class Reader:
         self.live_from = live_from
         self.ending = None
         self._left = found
+
+    @property
+    def behind(self):
+        """What it has not taken."""
+        return len(self._left)
 
     def follow(self, callback):
         """Nothing more comes."""
