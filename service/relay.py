@@ -218,8 +218,8 @@ class Stream:
             self.task.cancel()
 
     def leave(self, failure: Failure | None = None) -> None:
-        """Go without a reader; a stream that is not kept has no other."""
-        if not self.kept:
+        """Go without this reader; a Log may have others, and says by itself when it has none."""
+        if not isinstance(self.replay, Log):
             self.end(failure)
 
     @property

@@ -59,13 +59,13 @@ async def resume(
     log = await gateway.store.find(position.stream, request[CALLER].name)
     if not position.part and log.over(position.frame):
         return web.Response(status=204)
-    reader = log.reader(max(position.after, 0))
     chatting = (door or log.facts.door) == "chat"
     view = ChatView(log.name) if chatting else raw_view(log, log.dialect, log.facts.hides_usage)
     pace = _chat_pace(request, paced) if chatting else chat.pacing_of_headers(request.headers)
     if position.part:
         view.after(position.frame, position.part)
     response = event_stream(request, log.name, log.facts.upstream)
+    reader = log.reader(max(position.after, 0))  # what may be refused has been: it counts
     outlet = outlet_of(gateway, reader, view, pace)
     if isinstance(view, ChatView) and position.frame == _BEGINNING:
         outlet.send(view.start(log.facts.model))

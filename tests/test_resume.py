@@ -152,6 +152,41 @@ async def test_several_readers():
     assert one[-1].name == two[-1].name == "done"
 
 
+async def test_who_leaves_a_stream_that_became_too_long_leaves_it_to_the_others():
+    """The cap ended the keeping, not the stream: who reads on gets all of it."""
+    toml = KEEP + "[store]\nstream_bytes = 20000\n"
+    long = chat_frame({"content": "x" * 30_000})
+    async with Upstream() as upstream, relaying(upstream.url, toml=toml) as relay:
+        async with relay.get("/chat", question="Hi") as response:
+            wire = await begun(upstream, ROLE, HI)
+            name = response.headers["Teleprinter-Stream"]
+            other = await relay.get(f"/streams/{name}").__aenter__()
+            assert text(await first(other, 2)) == "Hi "
+            await wire.chunk(long)
+            await until(lambda: not relay.streams[0].kept)
+        await until(lambda: len(relay.streams[0].replay._readers) == 1)
+        await settled()
+        await rest(wire, YOU, FINISH, DONE)
+        async with other:
+            found = await read_events(other)
+    assert text(found) == "x" * 30_000 + "you"
+    assert found[-1].name == "done"
+
+
+async def test_a_return_that_is_refused_is_no_reader():
+    """A pace that is none is a 400, and nobody has come back by it."""
+    async with Upstream() as upstream, relaying(upstream.url, toml=KEEP) as relay:
+        async with relay.get("/chat", question="Hi") as response:
+            wire = await begun(upstream, ROLE, HI)
+            found = await first(response, 2)
+        last = {"Last-Event-ID": found[-1].id}
+        async with relay.get("/chat", last, question="Hi", pace="nonsense") as response:
+            assert response.status == 400
+        await until(lambda: not relay.streams[0].replay.watched)
+        await rest(wire, FINISH, DONE)
+        await until(lambda: not relay.streams)
+
+
 async def test_catching_up_is_not_paced():
     """What was missed comes at once, what follows at the pace."""
     clock = FakeClock()
