@@ -136,11 +136,12 @@ def _check_door(request: web.Request) -> None:
 
 def _is_admin(request: web.Request) -> bool:
     """Tell whether the request came in by server.admin."""
-    local = request.get_extra_info("sockname")
+    admin = request.app[GATEWAY].admin
+    local = request.get_extra_info("sockname") if admin else None
     if not isinstance(local, tuple):
         return False
     here = {(host, local[1]) for host in (local[0], "0.0.0.0", "::")}  # noqa: S104  compared only
-    return not here.isdisjoint(request.app[GATEWAY].admin)
+    return not here.isdisjoint(admin)
 
 
 def _ticket(request: web.Request) -> str | None:

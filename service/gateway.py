@@ -227,8 +227,8 @@ class Gateway:
         first = self._choose(place.prefix, model)
         streams = method == "POST" and glance.stream is True
         counting = False
-        reader = dialect.for_path(place.rest, first.api)
-        if streams and caller.grant.tokens_per_day and isinstance(reader, dialect.Chat):
+        metered = streams and caller.grant.tokens_per_day
+        if metered and isinstance(dialect.for_path(place.rest, first.api), dialect.Chat):
             body, counting = _counted(body)
 
         def compose(upstream: Upstream) -> Order:
@@ -257,6 +257,14 @@ class Gateway:
         errand = _Errand("GET", "models", b"", compose, streams=False)
         return [Source(self._leg(up, errand, last=True), up.models) for up in fitting]
 
+    def chat_pace(self, pace: str | None, delay_ms: int | None) -> Pacing:
+        """Return the pace of `/chat` that was asked for, else the settings'.
+
+        Raises Failure bad_request.
+        """
+        own = self.settings.chat
+        return chat.pacing(pace, delay_ms, Pacing(own.pace, own.delay_ms / 1000))
+
     def pace_of(self, stream: Stream) -> Pacing:
         """Return the pace of a `/v1` stream whose request asked for none: its upstream's."""
         delay = Pacing("off", self.settings.chat.delay_ms / 1000)
@@ -276,7 +284,8 @@ class Gateway:
         without = {name.lower() for name in upstream.headers}
         if caller.key_header:
             without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
-        if upstream.key or URL(upstream.url).origin() != URL(first.url).origin():
+        elsewhere = upstream is not first and URL(upstream.url).origin() != URL(first.url).origin()
+        if upstream.key or elsewhere:
             without.update(routes.CREDENTIALS)
         sent = routes.upstream_headers(headers, without)
         sent.append(("Accept-Encoding", "identity"))

@@ -413,8 +413,8 @@ class Stream:
         def absorb(data: bytes) -> bool:
             if self._feed(data):
                 deadline.restart(idle)
-            if dialect.error is not None:
-                self._leave_off()
+            if dialect.error is not None:  # its end need not be waited for
+                self._reject(verdict.said(dialect.error, self._order, self._stage))
             return not (dialect.over or replay.full)
 
         while not self.dialect.over and (data := await answer.read()):
@@ -424,11 +424,6 @@ class Stream:
                 await self._pause(deadline)
         if self._framer is not None and self._framer.halved:
             self._feed(await answer.read())
-
-    def _leave_off(self) -> None:
-        """Do not wait for the end of a stream in which the upstream says what went wrong."""
-        if self.dialect.error is not None:
-            self._reject(verdict.said(self.dialect.error, self._order, self._stage))
 
     def _reject(self, failure: Failure) -> None:
         """Raise it if nobody has seen the answer and there is a remedy; else it goes as it came."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
@@ -18,13 +18,6 @@ from service.core.view import PlainView, View
 from service.errors import Failure
 from service.gateway import Gateway
 from service.relay import Stream
-
-
-class Closing(Protocol):
-    """A reader that can be closed."""
-
-    def close(self) -> None: ...  # noqa: D102
-
 
 _NEVER: Final = float("inf")
 _UNSENT: Final = 16 * 1024
@@ -142,7 +135,7 @@ async def _last_words() -> None:
     await asyncio.sleep(_HEARD_WITHIN)
 
 
-def leaving(request: web.Request, stream: Stream, reader: Closing) -> Leave:
+def leaving(request: web.Request, stream: Stream, reader: Reader) -> Leave:
     """Return what notes the end of a client who began a stream, and lets the stream know."""
 
     def leave(outcome: Outcome, failure: Failure | None) -> None:

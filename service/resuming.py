@@ -14,7 +14,6 @@ from service.adapters.replay import Replay
 from service.adapters.replay_log import Log
 from service.boundary import CALLER, GATEWAY, NOTE
 from service.core import chat, ids
-from service.core.chat import Pacing
 from service.core.dialect import Dialect
 from service.core.events import Outcome
 from service.core.ids import Id
@@ -61,7 +60,8 @@ async def resume(
         return web.Response(status=204)
     chatting = (door or log.facts.door) == "chat"
     view = ChatView(log.name) if chatting else raw_view(log, log.dialect, log.facts.hides_usage)
-    pace = _chat_pace(request, paced) if chatting else chat.pacing_of_headers(request.headers)
+    asked = paced.get("pace"), chat.whole_delay(paced.get("delay_ms") if chatting else None)
+    pace = gateway.chat_pace(*asked) if chatting else chat.pacing_of_headers(request.headers)
     if position.part:
         view.after(position.frame, position.part)
     response = event_stream(request, log.name, log.facts.upstream)
@@ -83,9 +83,3 @@ def raw_view(replay: Replay | Log, dialect: Dialect, hides_usage: bool) -> RawVi
     """Return the view of `/v1`; with ids if the stream can be read again."""
     name = replay.name if isinstance(replay, Log) and replay.kept else None
     return RawView(dialect, name, hide_usage=hides_usage)
-
-
-def _chat_pace(request: web.Request, paced: Mapping[str, Any]) -> Pacing:
-    settings = request.app[GATEWAY].settings.chat
-    default = Pacing(settings.pace, settings.delay_ms / 1000)
-    return chat.pacing(paced.get("pace"), chat.whole_delay(paced.get("delay_ms")), default)

@@ -16,7 +16,7 @@ from service.adapters.upload import Upload
 from service.boundary import CALLER, GATEWAY, NAME, NOTE, boundary, share
 from service.catalogue import Source, union
 from service.core import chat, ids, routes
-from service.core.chat import Glance, Pacing
+from service.core.chat import Glance
 from service.core.routes import Place
 from service.core.view import ChatView, PlainView
 from service.errors import Failure
@@ -181,11 +181,9 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
         paced = chat.pace_of(body) if posted else request.query
         return await resume(request, ids.parse(last), "chat", paced)
     ask = chat.from_json(body) if posted else chat.from_query(request.query)
-    settings = gateway.settings.chat
-    default = Pacing(settings.pace, settings.delay_ms / 1000)
-    pace = chat.pacing(ask.pace, ask.delay_ms, default)
+    pace = gateway.chat_pace(ask.pace, ask.delay_ms)
     caller = request[CALLER]
-    await gateway.admit(caller, ask.model or settings.model)
+    await gateway.admit(caller, ask.model or gateway.settings.chat.model)
     incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
     view, reader = ChatView(stream.name), stream.replay.reader()

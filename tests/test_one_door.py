@@ -178,7 +178,7 @@ SOURCES = {
 }
 CLIENTS = {
     "adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.errand",
-    "adapters.probe", "adapters.push", "adapters.upstream",
+    "adapters.push", "adapters.upstream",
 }  # fmt: skip
 """The modules that know aiohttp's client."""
 CONNECTING = {
@@ -193,12 +193,9 @@ OTHER_CLIENTS = {
     "socketserver", "telnetlib", "urllib.request", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 DOORS = {
-    "adapters.dialling": {"ChainProxyConnector", "TCPConnector", "connect"},
-    "adapters.egress": {"ClientSession"},
-    "adapters.errand": {"ClientSession"},
+    "adapters.dialling": {"ChainProxyConnector", "ClientSession", "TCPConnector", "connect"},
     "adapters.hops": {"connect"},
     "adapters.line": {"create_connection"},
-    "adapters.probe": {"ClientSession"},
     "adapters.systemd": {"connect"},
 }
 """Who uses which of them; systemd's is a datagram to the manager, see below."""
@@ -265,7 +262,7 @@ def test_sessions_look_at_no_environment():
     """Aiohttp reads proxies and netrc only where it is told to."""
     calls = [
         node
-        for node in ast.walk(SOURCES["adapters.egress"])
+        for node in ast.walk(SOURCES["adapters.dialling"])
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession")
     ]
     told = {k.arg: ast.unparse(k.value) for call in calls for k in call.keywords}

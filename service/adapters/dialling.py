@@ -50,6 +50,13 @@ class Dialled(Protocol):
 dialled: ContextVar[Dialled] = ContextVar("dialled")
 """Called when the connection of the current task's request stands; what it raises closes it."""
 
+# The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
+_READ_AHEAD: Final = 16 * 1024
+"""Bytes of an answer that may wait unread; from twice as many on, aiohttp pauses the socket."""
+_HEADER_LIMIT: Final = (
+    64 * 1024
+)  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
 _LOOK: Final = 3.0  # seconds for another look at a certificate that was not accepted
 _ERRORS: Final = (
     aiohttp.ClientError,
@@ -229,6 +236,29 @@ def connector(
     """
     alone = proxy.via is None and (proxy == DIRECT or native(proxy) is not None)
     return (_Direct if alone else _Tunnel)(proxy, origin, clock, seconds, tls)
+
+
+def session(
+    proxy: Proxy,
+    origin: str,
+    clock: Clock,
+    seconds: float,
+    tls: Trust | None = None,
+) -> aiohttp.ClientSession:
+    """Return a client that goes that way and no other; the arguments are those of `connector`.
+
+    What could be read from the environment (proxies, netrc), what would be kept between callers
+    (cookies) and what aiohttp would do by itself (total time-outs) is off.
+    """
+    return aiohttp.ClientSession(
+        connector=connector(proxy, origin, clock, seconds, tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=_NO_TIMEOUT,
+        trust_env=False,
+        read_bufsize=_READ_AHEAD,
+        max_line_size=_HEADER_LIMIT,
+        max_field_size=_HEADER_LIMIT,
+    )
 
 
 def _unheard(*, reused: bool) -> None:

@@ -4,9 +4,7 @@
                     ▲               └─ failed ─▶ failed ─▶ the next proxy
                     └── back ◀── probe, every 5 s ◀── down
 
-This is the one door for outbound connections. What could be read from the environment (proxies,
-netrc), what would be kept between callers (cookies) and what aiohttp would do by itself (total
-time-outs) is off.
+This is the one door for what clients ask; what a session may do is said in `dialling`.
 """
 
 import asyncio
@@ -19,7 +17,7 @@ from typing import Final, NamedTuple, Protocol
 import aiohttp
 
 from service.adapters.clock import Clock, sleep
-from service.adapters.dialling import connector, dialled, native
+from service.adapters.dialling import dialled, native, session
 from service.adapters.logs import log
 from service.adapters.probe import probe
 from service.adapters.trust import Trust
@@ -28,11 +26,6 @@ from service.core.pool import Pool
 from service.core.proxy import DIRECT, Proxy
 from service.errors import Failure, Whose
 
-# The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
-_READ_AHEAD = 16 * 1024
-"""Bytes of an answer that may wait unread; from twice as many on, aiohttp pauses the socket."""
-_HEADER_LIMIT = 64 * 1024  # bytes of an upstream's header line; chatty CDNs pass aiohttp's 8 KiB
 PROBE_EVERY: Final = 5.0
 """Seconds between the probes of a proxy that is down."""
 REMEASURE_EVERY: Final = 60.0
@@ -222,16 +215,8 @@ class Lane:
 
     def _session(self, proxy: Proxy) -> aiohttp.ClientSession:
         if proxy not in self._sessions:
-            self._sessions[proxy] = aiohttp.ClientSession(
-                connector=connector(
-                    proxy, self._route.origin, self._clock, self._connect, self._tls
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=_NO_TIMEOUT,
-                trust_env=False,
-                read_bufsize=_READ_AHEAD,
-                max_line_size=_HEADER_LIMIT,
-                max_field_size=_HEADER_LIMIT,
+            self._sessions[proxy] = session(
+                proxy, self._route.origin, self._clock, self._connect, self._tls
             )
         return self._sessions[proxy]
 
@@ -257,8 +242,8 @@ class Lane:
         for task in probes:
             task.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
-        for session in self._sessions.values():
-            await session.close()
+        for client in self._sessions.values():
+            await client.close()
         self._sessions.clear()
 
 

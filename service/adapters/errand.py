@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.dialling import connector
+from service.adapters.dialling import session
 from service.adapters.trust import Trust
 from service.adapters.upstream import Answer, Order, attempt
 from service.core.dialect import Dialect
@@ -15,7 +15,6 @@ from service.core.lumps import Read
 from service.core.proxy import Proxy
 from service.core.sse import Framer
 
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # the deadlines are the doctor's
 _FRAME: Final = 1024 * 1024
 
 
@@ -68,10 +67,5 @@ async def errand(  # noqa: PLR0913  what a way consists of
     tls: Trust | None,
 ) -> AsyncIterator[Errand]:
     """Open a way to `origin`; a dial may take `connect` seconds, an answer `seconds`."""
-    async with aiohttp.ClientSession(
-        connector=connector(proxy, origin, clock, connect, tls),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=_NO_TIMEOUT,
-        trust_env=False,
-    ) as session:
-        yield Errand(session, proxy, clock, seconds)
+    async with session(proxy, origin, clock, connect, tls) as client:
+        yield Errand(client, proxy, clock, seconds)

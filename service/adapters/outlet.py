@@ -44,6 +44,8 @@ class Reader(Protocol):
 
     def take(self) -> list[Frame]: ...  # noqa: D102
 
+    def close(self) -> None: ...  # noqa: D102
+
 
 class Outlet:
     """Writes what a reader takes to a response.

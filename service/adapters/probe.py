@@ -4,18 +4,14 @@ probe ─▶ connector ─▶ connection, closed before a byte of a request     
 """
 
 from collections.abc import Callable
-from typing import Final
 
-import aiohttp
 from yarl import URL
 
 from service.adapters.clock import Clock
-from service.adapters.dialling import connector, dialled, native
+from service.adapters.dialling import dialled, native, session
 from service.adapters.hops import step
 from service.adapters.trust import Trust
 from service.core.proxy import Proxy
-
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # the relay has its own clock
 
 
 async def probe(  # noqa: PLR0913  what a way consists of
@@ -38,13 +34,8 @@ async def probe(  # noqa: PLR0913  what a way consists of
     origin = f"{target.host_subcomponent}:{target.port}"
     stop, count = dialled.set(_enough), step.set(_steps(clock, on_step))
     try:
-        async with aiohttp.ClientSession(
-            connector=connector(proxy, origin, clock, seconds, tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=_NO_TIMEOUT,
-            trust_env=False,
-        ) as session:
-            await session.get(target, proxy=native(proxy))
+        async with session(proxy, origin, clock, seconds, tls) as client:
+            await client.get(target, proxy=native(proxy))
     except _Enough:
         pass
     finally:

@@ -13,12 +13,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.errors import StorageError
 
 from service.adapters.logs import log
+from service.adapters.redis_client import connections_of, place
 
 MINUTE: Final = 60
 DAY: Final = 24 * 60 * 60
@@ -53,8 +53,8 @@ class Rates:
         if storage_uri == "memory":
             self._storage = MemoryStorage()
         else:
-            self._place = _place(storage_uri)
-            self._pool = _pool(storage_uri)
+            self._place = place(storage_uri)
+            self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
             self._storage = RedisStorage(
                 "async+redis://",
                 wrap_exceptions=True,
@@ -140,41 +140,3 @@ def wait(window: tuple[int, float, int, float], limit: int) -> float:
     else:
         seconds = left - MINUTE * limit / this
     return max(seconds, 0.0) + _GRAIN
-
-
-def _place(uri: str) -> str:
-    """Return host:port of a Redis URI, for the log; raises ValueError."""
-    try:
-        parts = urlsplit(uri)
-        if parts.scheme in {"redis", "rediss"} and parts.hostname:
-            parts.hostname.encode("idna")  # what the resolver will do
-            return f"{parts.hostname}:{parts.port or 6379}"
-    except ValueError:
-        pass
-    raise ValueError("expected memory or a URL such as redis://127.0.0.1:6379/0")
-
-
-def _pool(uri: str) -> Any:
-    """Return connections to Redis, none of them open yet."""
-    try:
-        from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415  an extra
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.exceptions import ConnectionError as Lost  # noqa: PLC0415
-    except ImportError:
-        text = "redis:// needs the redis extra: pip install 'teleprinter[redis]'"
-        raise ValueError(text) from None
-    try:
-        pool = BlockingConnectionPool.from_url(
-            uri,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_WITHIN,
-            socket_timeout=ANSWER_WITHIN,
-            socket_connect_timeout=ANSWER_WITHIN,
-            retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)),  # a connection gone stale
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # checks the URL's options
-    except (ValueError, TypeError):
-        text = "expected a URL such as redis://127.0.0.1:6379/0, with options that redis-py knows"
-        raise ValueError(text) from None
-    return pool
