@@ -6,9 +6,9 @@
     layer  modules                                                      what they do
     8      __main__                                                     the command line
     7      server                                                       the process: signals, drain
-    6      app · doctor                                                 put the parts together
-    5      boundary · web · responses · status · status_page · demo     HTTP: who, what, how
-           examination · inquiry · findings_shown                       what the doctor tries
+    6      app · doctor/command                                         put the parts together
+    5      boundary · web · responses · resuming · status · demo        HTTP: who, what, how
+           doctor/*                                                     what the doctor tries
     4      gateway                                                      request → stream
     3      relay · listening                                            one stream · sockets
     2      settings · draft · sources · adapters/*                      wait, never decide

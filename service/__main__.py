@@ -51,11 +51,11 @@ def _check(args: argparse.Namespace) -> int:
 
 def _doctor(args: argparse.Namespace) -> int:
     settings = load(config=args.config)
-    from service import doctor, examination, findings_shown  # noqa: PLC0415  as above
+    from service.doctor import command, examination, shown  # noqa: PLC0415  as above
 
     wishes = examination.Wishes(args.stream, args.model, args.idle)
-    shown = findings_shown.shown(sys.stdout, json=args.json)
-    return doctor.run(settings, args.upstream, wishes, shown)
+    report = shown.shown(sys.stdout, json=args.json)
+    return command.run(settings, args.upstream, wishes, report)
 
 
 def _parser() -> argparse.ArgumentParser:

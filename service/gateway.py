@@ -18,9 +18,9 @@ from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
 from service.adapters.metrics import FIRST_TOKEN, GAP, Metrics, tokens_of
 from service.adapters.rates import Rates
-from service.adapters.replay import Replay
-from service.adapters.replay_memory import MemoryStore, Store
-from service.adapters.replay_redis import RedisStore
+from service.adapters.replay.memory import MemoryStore, Store
+from service.adapters.replay.redis import RedisStore
+from service.adapters.replay.unkept import Replay
 from service.adapters.tracing import NoTraces
 from service.adapters.upload import Upload
 from service.adapters.upstream import Order

@@ -20,8 +20,8 @@ from service import verdict
 from service.adapters.clock import Clock, Deadline, Timer, sleep
 from service.adapters.logs import log
 from service.adapters.metrics import Gaps
-from service.adapters.replay import WINDOW, Replay
-from service.adapters.replay_log import Log
+from service.adapters.replay.log import Log
+from service.adapters.replay.unkept import WINDOW, Replay
 from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
 from service.core import retry

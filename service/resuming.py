@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from service.adapters.replay import Replay
-from service.adapters.replay_log import Log
+from service.adapters.replay.log import Log
+from service.adapters.replay.unkept import Replay
 from service.boundary import CALLER, GATEWAY, NOTE
 from service.core import chat, ids
 from service.core.dialect import Dialect

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from service.adapters.trust import Trust, trust
+from service.adapters.dial.trust import Trust, trust
 from service.core.faults import Fault
 from service.core.proxy import DIRECT, Proxy, from_environment
 from service.core.secret import HIDDEN, Secret

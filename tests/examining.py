@@ -12,9 +12,9 @@ from contextlib import suppress
 from fakes import HttpProxy, chat_frame
 from fakes.frames import DONE
 from fakes.tunnel import end
-from service.doctor import examine
-from service.examination import Wishes
-from service.findings_shown import Plain
+from service.doctor.command import examine
+from service.doctor.examination import Wishes
+from service.doctor.shown import Plain
 from service.settings import load
 
 KEY = "sk-right"

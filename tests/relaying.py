@@ -22,8 +22,8 @@ from msgspec.structs import replace
 
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
+from service.adapters.dial.trust import Trust
 from service.adapters.tracing import NoTraces
-from service.adapters.trust import Trust
 from service.app import application, runner
 from service.boundary import GATEWAY
 from service.gateway import Gateway

@@ -15,8 +15,8 @@ from typing import Any
 from clock import PATIENCE, FakeClock
 from relaying import settled
 from service.adapters.clock import LoopClock
-from service.adapters.replay_memory import MemoryStore, Store
-from service.adapters.replay_redis import RedisStore
+from service.adapters.replay.memory import MemoryStore, Store
+from service.adapters.replay.redis import RedisStore
 from service.core.dialect import Chat
 from service.core.events import Ending, Frame, Summary
 from service.core.keeping import Caps

@@ -22,9 +22,9 @@ from examining import (
 from fakes import HttpProxy, Server, SocksProxy, Upstream, reply
 from proxying import KINDS, LOGIN, at, proxy_of, upstream_of, url_of
 from service.adapters.clock import LoopClock
-from service.adapters.holding import hold
-from service.adapters.ports import proxies_among, spoken
-from service.core import advice
+from service.adapters.doctor.holding import hold
+from service.adapters.doctor.ports import proxies_among, spoken
+from service.core.doctor import advice
 from service.core.proxy import DIRECT
 from service.settings import SettingsError
 

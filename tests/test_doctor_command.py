@@ -11,13 +11,13 @@ import pytest
 from examining import api, examined, settings_of, toml_of
 from fakes import HttpProxy, Upstream
 from program import running
-from service import doctor, findings_shown
 from service.__main__ import main
-from service.core import advice
-from service.core.listing import model_for, words_of
-from service.core.lumps import Read, flow
+from service.core.doctor import advice
+from service.core.doctor.listing import model_for, words_of
+from service.core.doctor.lumps import Read, flow
 from service.core.secret import Secret
-from service.examination import Wishes
+from service.doctor import command, shown
+from service.doctor.examination import Wishes
 from service.server import first_try
 from service.settings import Key as ClientKey
 from service.settings import Server, Settings
@@ -127,20 +127,20 @@ def test_a_table_on_a_terminal(tmp_path):
     """With rich, and plain lines without it."""
     out = Terminal()
     settings = settings_of(tmp_path, toml_of("http://127.0.0.1:1/v1"))
-    assert doctor.run(settings, [], Wishes(), findings_shown.shown(out)) == 2
+    assert command.run(settings, [], Wishes(), shown.shown(out)) == 2
     text = out.getvalue()
     assert "┃" in text
     assert "FAIL" in text
     assert "→ start it" in text
     assert "no way works (0 of 1)" in text
-    assert type(findings_shown.shown(io.StringIO())) is findings_shown.Plain
+    assert type(shown.shown(io.StringIO())) is shown.Plain
 
 
 def test_without_rich(monkeypatch):
     """The extra is not installed: plain lines."""
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert type(findings_shown.shown(Terminal())) is findings_shown.Plain
-    assert type(findings_shown.shown(Terminal(), json=True)) is findings_shown.Json
+    assert type(shown.shown(Terminal())) is shown.Plain
+    assert type(shown.shown(Terminal(), json=True)) is shown.Json
 
 
 @pytest.mark.parametrize("json_too", [False, True])
@@ -279,7 +279,7 @@ async def test_the_readme(sing_box, dead_port, tmp_path, monkeypatch):
 def test_the_commands_of_the_readme(monkeypatch):
     """The doctor takes what the README gives it."""
     taken = []
-    monkeypatch.setattr(doctor, "run", lambda *args: taken.append(args) or 0)
+    monkeypatch.setattr(command, "run", lambda *args: taken.append(args) or 0)
     lines = re.findall(r"teleprinter doctor(.*?)(?:#|$)", README, re.MULTILINE)
     options = [line.split("`")[0].split() for line in lines]
     assert ["--stream"] in options

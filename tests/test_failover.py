@@ -45,7 +45,7 @@ from faults import (
 from line import dial
 from relaying import relaying, settled, until
 from service import gateway
-from service.adapters import dialling
+from service.adapters.dial import connector
 from service.core.circuit import FAILURES
 
 CHAT, STREAM, WHOLE = WAYS["/chat"], WAYS["/v1 streamed"], WAYS["/v1 plain"]
@@ -642,7 +642,7 @@ async def test_what_a_client_does_wrong_opens_nothing(clock):
 # --- connections
 
 
-@pytest.mark.skipif(not hasattr(dialling, "Dialled"), reason="dials do not tell of reuse")
+@pytest.mark.skipif(not hasattr(connector, "Dialled"), reason="dials do not tell of reuse")
 @pytest.mark.parametrize("asked", WAYS)
 async def test_a_kept_connection_that_was_closed_is_replaced_at_once(asked, clock):
     """The POST is sent again over a new one: no wait, no failure of the upstream's."""

@@ -19,83 +19,101 @@ ROOT = Path(service.__file__).parent
 LAYERS = {
     8: "__main__",
     7: "server",
-    6: "app doctor",
-    5: "boundary examination findings_shown inquiry responses resuming status status_page web demo",
+    6: "app doctor.command",
+    5: """
+        boundary demo responses resuming status status_page web
+        doctor.examination doctor.inquiry doctor.shown
+    """,
     4: "gateway",
     3: "catalogue listening relay verdict",
-    2: "settings draft sources adapters.clock adapters.diagnosis adapters.dialling"
-    " adapters.egress adapters.errand adapters.holding adapters.hops adapters.line adapters.logs"
-    " adapters.look adapters.metrics adapters.names adapters.outlet adapters.ports"
-    " adapters.probe adapters.push adapters.rates adapters.redis_client"
-    " adapters.replay adapters.replay_feed adapters.replay_log adapters.replay_memory"
-    " adapters.replay_outbox adapters.replay_redis adapters.replay_shared adapters.systemd"
-    " adapters.tracing adapters.trust adapters.upload adapters.upstream",
-    1: "core.access core.advice core.certificate core.chat core.circuit core.cutting"
-    " core.dialect.__init__"
-    " core.dialect.base core.dialect.chat core.dialect.typed core.faults core.fields core.findings"
-    " core.fronts core.health core.history core.ids core.keeping core.listing core.lumps core.mask"
-    " core.pacing core.pool core.records core.rejoin core.retry core.routes core.sse"
-    " core.tables core.tickets core.view core.words",
-    0: "__init__ core.__init__ adapters.__init__ errors core.events core.proxy core.secret",
+    2: """
+        settings draft sources
+        adapters.clock adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.push
+        adapters.rates adapters.redis_client adapters.systemd adapters.tracing adapters.upload
+        adapters.upstream
+        adapters.dial.connector adapters.dial.diagnosis adapters.dial.hops adapters.dial.line
+        adapters.dial.look adapters.dial.probe adapters.dial.trust
+        adapters.doctor.errand adapters.doctor.holding adapters.doctor.names adapters.doctor.ports
+        adapters.replay.feed adapters.replay.log adapters.replay.memory adapters.replay.outbox
+        adapters.replay.redis adapters.replay.shared adapters.replay.unkept
+    """,
+    1: """
+        core.access core.certificate core.chat core.circuit core.cutting core.faults core.fields
+        core.fronts core.health core.history core.ids core.keeping core.mask core.pacing core.pool
+        core.records core.rejoin core.retry core.routes core.sse core.tables core.tickets core.view
+        core.words
+        core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed
+        core.doctor.advice core.doctor.findings core.doctor.listing core.doctor.lumps
+    """,
+    0: """
+        __init__ errors core.events core.proxy core.secret
+        adapters.__init__ adapters.dial.__init__ adapters.doctor.__init__ adapters.replay.__init__
+        core.__init__ core.doctor.__init__ doctor.__init__
+    """,
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
 BESIDE = {
-    "adapters.dialling": {
+    "adapters.dial.connector": {
         "adapters.clock",
-        "adapters.diagnosis",
-        "adapters.hops",
-        "adapters.look",
-        "adapters.trust",
+        "adapters.dial.diagnosis",
+        "adapters.dial.hops",
+        "adapters.dial.look",
+        "adapters.dial.trust",
     },
     "adapters.egress": {
         "adapters.clock",
-        "adapters.dialling",
+        "adapters.dial.connector",
         "adapters.logs",
-        "adapters.probe",
-        "adapters.trust",
+        "adapters.dial.probe",
+        "adapters.dial.trust",
         "adapters.upstream",
     },
-    "adapters.errand": {
+    "adapters.doctor.errand": {
         "adapters.clock",
-        "adapters.dialling",
-        "adapters.trust",
+        "adapters.dial.connector",
+        "adapters.dial.trust",
         "adapters.upstream",
     },
-    "adapters.holding": {"adapters.clock", "adapters.hops", "adapters.line", "adapters.trust"},
-    "adapters.hops": {"adapters.line", "adapters.trust"},
-    "adapters.look": {"adapters.clock", "adapters.hops", "adapters.trust"},
-    "adapters.names": {"adapters.clock"},
-    "adapters.outlet": {"adapters.clock", "adapters.push", "adapters.replay"},
-    "adapters.ports": {"adapters.clock", "adapters.line"},
-    "adapters.probe": {
+    "adapters.doctor.holding": {
         "adapters.clock",
-        "adapters.dialling",
-        "adapters.hops",
-        "adapters.trust",
+        "adapters.dial.hops",
+        "adapters.dial.line",
+        "adapters.dial.trust",
+    },
+    "adapters.dial.hops": {"adapters.dial.line", "adapters.dial.trust"},
+    "adapters.dial.look": {"adapters.clock", "adapters.dial.hops", "adapters.dial.trust"},
+    "adapters.doctor.names": {"adapters.clock"},
+    "adapters.outlet": {"adapters.clock", "adapters.push", "adapters.replay.unkept"},
+    "adapters.doctor.ports": {"adapters.clock", "adapters.dial.line"},
+    "adapters.dial.probe": {
+        "adapters.clock",
+        "adapters.dial.connector",
+        "adapters.dial.hops",
+        "adapters.dial.trust",
     },
     "adapters.rates": {"adapters.logs", "adapters.redis_client"},
-    "adapters.replay_feed": {"adapters.replay_shared"},
-    "adapters.replay_log": {"adapters.replay"},
-    "adapters.replay_memory": {"adapters.clock", "adapters.replay_log"},
-    "adapters.replay_outbox": {"adapters.replay_shared"},
-    "adapters.replay_redis": {
+    "adapters.replay.feed": {"adapters.replay.shared"},
+    "adapters.replay.log": {"adapters.replay.unkept"},
+    "adapters.replay.memory": {"adapters.clock", "adapters.replay.log"},
+    "adapters.replay.outbox": {"adapters.replay.shared"},
+    "adapters.replay.redis": {
         "adapters.clock",
         "adapters.logs",
         "adapters.redis_client",
-        "adapters.replay_feed",
-        "adapters.replay_log",
-        "adapters.replay_memory",
-        "adapters.replay_outbox",
-        "adapters.replay_shared",
+        "adapters.replay.feed",
+        "adapters.replay.log",
+        "adapters.replay.memory",
+        "adapters.replay.outbox",
+        "adapters.replay.shared",
     },
-    "adapters.replay_shared": {"adapters.replay_log"},
+    "adapters.replay.shared": {"adapters.replay.log"},
     "adapters.tracing": {"adapters.metrics"},
     "adapters.upload": {"adapters.clock"},
     "adapters.upstream": {
         "adapters.clock",
-        "adapters.diagnosis",
-        "adapters.dialling",
+        "adapters.dial.diagnosis",
+        "adapters.dial.connector",
         "adapters.push",
         "adapters.upload",
     },
@@ -107,8 +125,8 @@ BESIDE = {
     "core.events": {"errors"},
     "core.faults": {"core.tables"},
     "core.health": {"core.circuit"},
-    "core.listing": {"core.findings"},
-    "core.lumps": {"core.findings"},
+    "core.doctor.listing": {"core.doctor.findings"},
+    "core.doctor.lumps": {"core.doctor.findings"},
     "core.pacing": {"core.view", "core.words"},
     "core.rejoin": {"core.cutting", "core.dialect.__init__"},
     "core.retry": {"core.circuit"},
@@ -118,19 +136,19 @@ BESIDE = {
     "core.tickets": {"core.access"},
     "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
     "catalogue": {"relay", "verdict"},
-    "examination": {"inquiry"},
+    "doctor.examination": {"doctor.inquiry"},
     "relay": {"verdict"},
     "responses": {"boundary"},
     "resuming": {"boundary", "responses"},
-    "settings": {"adapters.trust", "draft", "sources"},
+    "settings": {"adapters.dial.trust", "draft", "sources"},
     "status_page": {"boundary", "status"},
     "web": {"boundary", "responses", "resuming", "status_page"},
 }
 """Imports within a layer: what a module builds on."""
 
 DOORS = {
-    "aiohttp_socks": "adapters.dialling",
-    "python_socks": "adapters.diagnosis adapters.hops",
+    "aiohttp_socks": "adapters.dial.connector",
+    "python_socks": "adapters.dial.diagnosis adapters.dial.hops",
     "aiohttp_sse": "responses status_page",
     "dotenv": "sources",
     "limits": "adapters.rates",
@@ -139,7 +157,7 @@ DOORS = {
     "prometheus_client": "adapters.metrics",
     "redis": "adapters.redis_client",
     "regex": "core.words",
-    "rich": "findings_shown",
+    "rich": "doctor.shown",
     "shtab": "__main__",
     "signal": "server",
     "structlog": "adapters.logs",

@@ -177,8 +177,8 @@ SOURCES = {
     for file in sorted(ROOT.rglob("*.py"))
 }
 CLIENTS = {
-    "adapters.diagnosis", "adapters.dialling", "adapters.egress", "adapters.errand",
-    "adapters.push", "adapters.upstream",
+    "adapters.dial.connector", "adapters.dial.diagnosis", "adapters.doctor.errand",
+    "adapters.egress", "adapters.push", "adapters.upstream",
 }  # fmt: skip
 """The modules that know aiohttp's client."""
 CONNECTING = {
@@ -193,9 +193,9 @@ OTHER_CLIENTS = {
     "socketserver", "telnetlib", "urllib.request", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 DOORS = {
-    "adapters.dialling": {"ChainProxyConnector", "ClientSession", "TCPConnector", "connect"},
-    "adapters.hops": {"connect"},
-    "adapters.line": {"create_connection"},
+    "adapters.dial.connector": {"ChainProxyConnector", "ClientSession", "TCPConnector", "connect"},
+    "adapters.dial.hops": {"connect"},
+    "adapters.dial.line": {"create_connection"},
     "adapters.systemd": {"connect"},
 }
 """Who uses which of them; systemd's is a datagram to the manager, see below."""
@@ -222,7 +222,7 @@ def used(tree):
 
 
 def test_few_modules_know_how_to_connect():
-    """Sessions are made in `egress` and `probe`, connectors in `dialling`, tunnels in `hops`."""
+    """Sessions, connectors and tunnels are made in `dial`."""
     found = {module: used(tree) & CONNECTING for module, tree in SOURCES.items()}
     assert {module: names for module, names in found.items() if names} == DOORS
 
@@ -262,7 +262,7 @@ def test_sessions_look_at_no_environment():
     """Aiohttp reads proxies and netrc only where it is told to."""
     calls = [
         node
-        for node in ast.walk(SOURCES["adapters.dialling"])
+        for node in ast.walk(SOURCES["adapters.dial.connector"])
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession")
     ]
     told = {k.arg: ast.unparse(k.value) for call in calls for k in call.keywords}

@@ -24,7 +24,7 @@ from sdks import (
     connected,
 )
 from service.adapters.outlet import Outlet
-from service.adapters.replay import WINDOW
+from service.adapters.replay.unkept import WINDOW
 from service.core.dialect import Chat
 from service.core.events import Ending, Frame, Summary
 from service.core.pacing import Smooth

@@ -28,8 +28,8 @@ from proxying import (
 from relaying import settled
 from service.adapters import egress
 from service.adapters.clock import LoopClock
-from service.adapters.probe import probe
-from service.adapters.trust import Trust
+from service.adapters.dial.probe import probe
+from service.adapters.dial.trust import Trust
 from service.core.proxy import chain, parse
 from service.errors import Failure
 

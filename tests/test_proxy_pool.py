@@ -20,7 +20,7 @@ from proxying import BODY, PATH, PLAIN, ask, at
 from relaying import relaying, settled, until
 from service import gateway
 from service.adapters import egress
-from service.adapters.trust import Trust
+from service.adapters.dial.trust import Trust
 from service.core.pool import STRIKES
 from service.errors import Failure
 

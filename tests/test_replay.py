@@ -24,8 +24,8 @@ from replaying import (
     stores,
     until,
 )
-from service.adapters.replay import WINDOW, Replay
-from service.adapters.replay_log import Log
+from service.adapters.replay.log import Log
+from service.adapters.replay.unkept import WINDOW, Replay
 from service.core.keeping import FRAME_COST, STEP, Caps, Ledger
 from service.core.records import Facts
 from service.errors import Failure

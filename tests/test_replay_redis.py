@@ -20,10 +20,10 @@ import real
 from clock import PATIENCE
 from relaying import settled
 from replaying import Follower, ending, failing, frame, frames, sent, stores, until
-from service.adapters import replay_redis as module
 from service.adapters.clock import LoopClock
-from service.adapters.replay_redis import RedisStore
-from service.adapters.replay_shared import inbox_key, lease_key, stream_key
+from service.adapters.replay import redis as module
+from service.adapters.replay.redis import RedisStore
+from service.adapters.replay.shared import inbox_key, lease_key, stream_key
 from service.core.keeping import Caps
 from service.core.records import Facts
 from service.errors import Failure

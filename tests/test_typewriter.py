@@ -12,7 +12,7 @@ from clock import PATIENCE
 from fakes import Upstream, chat, chat_frame, reply, sse
 from fakes.frames import DONE
 from relaying import arrived, events, read_events, relaying, settled, until
-from service.adapters.replay import WINDOW
+from service.adapters.replay.unkept import WINDOW
 from service.core.chat import TYPEWRITER_MS
 
 CUT = aiohttp.ClientPayloadError

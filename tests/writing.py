@@ -8,7 +8,7 @@ import sys
 
 from replaying import SHORT, frames, sent
 from service.adapters.clock import LoopClock
-from service.adapters.replay_redis import RedisStore
+from service.adapters.replay.redis import RedisStore
 from service.core.keeping import Caps
 from service.core.records import Facts
 

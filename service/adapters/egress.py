@@ -4,7 +4,7 @@
                     ▲               └─ failed ─▶ failed ─▶ the next proxy
                     └── back ◀── probe, every 5 s ◀── down
 
-This is the one door for what clients ask; what a session may do is said in `dialling`.
+This is the one door for what clients ask; what a session may do is said in `dial.connector`.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from typing import Final, NamedTuple, Protocol
 import aiohttp
 
 from service.adapters.clock import Clock, sleep
-from service.adapters.dialling import dialled, native, session
+from service.adapters.dial.connector import dialled, native, session
+from service.adapters.dial.probe import probe
+from service.adapters.dial.trust import Trust
 from service.adapters.logs import log
-from service.adapters.probe import probe
-from service.adapters.trust import Trust
 from service.adapters.upstream import Answer, Order, attempt
 from service.core.pool import Pool
 from service.core.proxy import DIRECT, Proxy

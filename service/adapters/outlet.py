@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.adapters.clock import Clock, Deadline, Timer
 from service.adapters.push import Direct
-from service.adapters.replay import WINDOW
+from service.adapters.replay.unkept import WINDOW
 from service.core.events import Ending, Frame
 from service.core.pacing import Pace
 from service.core.view import Piece, View

@@ -11,8 +11,8 @@ import msgspec
 from yarl import URL
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.diagnosis import unauthenticated
-from service.adapters.dialling import native
+from service.adapters.dial.connector import native
+from service.adapters.dial.diagnosis import unauthenticated
 from service.adapters.push import Sink, push
 from service.adapters.upload import Upload
 from service.core.mask import Mask

@@ -5,9 +5,9 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.hops import lay
-from service.adapters.line import Line
-from service.adapters.trust import Trust, system
+from service.adapters.dial.hops import lay
+from service.adapters.dial.line import Line
+from service.adapters.dial.trust import Trust, system
 from service.core.proxy import Proxy
 
 _PORTS: Final = {"http": 80, "https": 443}

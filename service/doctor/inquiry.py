@@ -12,12 +12,12 @@ from typing import Final
 import msgspec
 
 from service import __version__
-from service.adapters.errand import Errand
+from service.adapters.doctor.errand import Errand
 from service.adapters.upstream import Answer, Order
-from service.core import listing
 from service.core.dialect import for_path
-from service.core.findings import Flow, Step
-from service.core.lumps import Read, flow
+from service.core.doctor import listing
+from service.core.doctor.findings import Flow, Step
+from service.core.doctor.lumps import Read, flow
 from service.core.proxy import Proxy
 from service.core.routes import Headers, credentials
 from service.errors import Failure

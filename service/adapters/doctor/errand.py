@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.dialling import session
-from service.adapters.trust import Trust
+from service.adapters.dial.connector import session
+from service.adapters.dial.trust import Trust
 from service.adapters.upstream import Answer, Order, attempt
 from service.core.dialect import Dialect
-from service.core.lumps import Read
+from service.core.doctor.lumps import Read
 from service.core.proxy import Proxy
 from service.core.sse import Framer
 

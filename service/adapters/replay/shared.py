@@ -9,7 +9,7 @@ Neither of them waits or knows a connection: an uplink says which commands are d
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from service.adapters.replay_log import Log
+from service.adapters.replay.log import Log
 from service.core import records
 from service.core.events import Ending, Frame, Outcome, Summary
 from service.core.records import Opening

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from service.core.findings import Flow, Verdict, Way
+from service.core.doctor.findings import Flow, Verdict, Way
 
 _ENOUGH: Final = 6
 """Tokens below which nothing can be told."""

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from service.adapters.replay import WINDOW
+from service.adapters.replay.unkept import WINDOW
 from service.core.events import Ending, Frame
 from service.core.keeping import FRAME_COST
 from service.core.records import Facts

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.core.findings import Result, Step
+from service.core.doctor.findings import Result, Step
 
 _REDIRECT: Final = "write the address that it redirects to into the url"
 _BUSY: Final = "the key works, but its rate or its quota is used up"

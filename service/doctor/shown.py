@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TextIO
 
 import msgspec
 
-from service.core.findings import Report, Step, Way
+from service.core.doctor.findings import Report, Step, Way
 
 _MARKS: Final = {"ok": "ok", "warning": "WARN", "failed": "FAIL"}
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "red"}

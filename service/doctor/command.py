@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack
 from msgspec.structs import replace
 
 from service.adapters.clock import Clock, LoopClock
-from service.core.findings import Report, Way, report
-from service.core.lumps import blame
+from service.core.doctor.findings import Report, Way, report
+from service.core.doctor.lumps import blame
 from service.demo import demo_upstream
-from service.examination import Examination, Wishes
-from service.findings_shown import Shown
+from service.doctor.examination import Examination, Wishes
+from service.doctor.shown import Shown
 from service.settings import Settings, SettingsError, Upstream
 
 

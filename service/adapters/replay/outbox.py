@@ -7,7 +7,7 @@ gets fewer and larger entries.
 import asyncio
 from typing import Any, Final
 
-from service.adapters.replay_shared import Command, Uplink, lost
+from service.adapters.replay.shared import Command, Uplink, lost
 
 _REFUSED: Final = "specified in XADD is equal or smaller"
 

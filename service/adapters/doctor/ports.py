@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.line import Line
+from service.adapters.dial.line import Line
 
 _WITHIN: Final = 1.0
 """Seconds for a connection and a handshake with it."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from service.adapters.replay_shared import Entries, Mirror, inbox_key, stream_key
+from service.adapters.replay.shared import Entries, Mirror, inbox_key, stream_key
 
 PAGE: Final = 16
 """Entries of a stream to be read at once; one has about 16 KiB at most."""

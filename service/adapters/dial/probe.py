@@ -8,9 +8,9 @@ from collections.abc import Callable
 from yarl import URL
 
 from service.adapters.clock import Clock
-from service.adapters.dialling import dialled, native, session
-from service.adapters.hops import step
-from service.adapters.trust import Trust
+from service.adapters.dial.connector import dialled, native, session
+from service.adapters.dial.hops import step
+from service.adapters.dial.trust import Trust
 from service.core.proxy import Proxy
 
 

@@ -19,8 +19,8 @@ from typing import Final
 import python_socks
 from python_socks.async_.asyncio.v2 import Proxy as SocksClient
 
-from service.adapters.line import Line
-from service.adapters.trust import system
+from service.adapters.dial.line import Line
+from service.adapters.dial.trust import system
 from service.core.proxy import Leg, Proxy
 
 reached: ContextVar[Leg] = ContextVar("reached")

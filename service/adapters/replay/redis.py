@@ -21,11 +21,11 @@ from typing import Any, Final
 from service.adapters.clock import Clock, Deadline, sleep
 from service.adapters.logs import log as logger
 from service.adapters.redis_client import client, errors, place
-from service.adapters.replay_feed import PAGE, Feed
-from service.adapters.replay_log import Log
-from service.adapters.replay_memory import MemoryStore, check_owner, gone
-from service.adapters.replay_outbox import Outbox, pipeline
-from service.adapters.replay_shared import (
+from service.adapters.replay.feed import PAGE, Feed
+from service.adapters.replay.log import Log
+from service.adapters.replay.memory import MemoryStore, check_owner, gone
+from service.adapters.replay.outbox import Outbox, pipeline
+from service.adapters.replay.shared import (
     Command,
     Mirror,
     Uplink,

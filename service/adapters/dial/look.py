@@ -7,8 +7,8 @@ import ssl
 from typing import NamedTuple
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.hops import Broken, lay
-from service.adapters.trust import blind
+from service.adapters.dial.hops import Broken, lay
+from service.adapters.dial.trust import blind
 from service.core.certificate import Certificate, read
 from service.core.proxy import Proxy
 

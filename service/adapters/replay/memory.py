@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service.adapters.clock import Clock, Timer
-from service.adapters.replay_log import Log
+from service.adapters.replay.log import Log
 from service.core.keeping import Caps, Ledger, Room
 from service.core.records import Facts
 from service.errors import Failure

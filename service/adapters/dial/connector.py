@@ -20,10 +20,10 @@ import aiohttp_socks
 from yarl import URL
 
 from service.adapters.clock import Clock, Deadline
-from service.adapters.diagnosis import Shown, explain, timed_out, unverified
-from service.adapters.hops import Broken, lay, note, reached
-from service.adapters.look import Look
-from service.adapters.trust import Trust
+from service.adapters.dial.diagnosis import Shown, explain, timed_out, unverified
+from service.adapters.dial.hops import Broken, lay, note, reached
+from service.adapters.dial.look import Look
+from service.adapters.dial.trust import Trust
 from service.core.proxy import DIRECT, Leg, Proxy
 from service.errors import Failure
 

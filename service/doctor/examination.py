@@ -3,7 +3,7 @@
     settings ─▶ dns ─▶ tcp, handshakes, tls ─▶ certificate ─▶ models ─▶ stream ─▶ idle
                          └── failed: what listens there, what it speaks ──▶ the cure
 
-It asks the world and `core.advice` in turn; the first step that fails is the last.
+It asks the world and `core.doctor.advice` in turn; the first step that fails is the last.
 """
 
 from ipaddress import ip_address
@@ -13,18 +13,18 @@ import msgspec
 from yarl import URL
 
 from service.adapters.clock import Clock
-from service.adapters.errand import errand
-from service.adapters.holding import hold
-from service.adapters.hops import Broken
-from service.adapters.look import Look
-from service.adapters.names import addresses
-from service.adapters.ports import proxies_among, spoken
-from service.adapters.probe import probe
-from service.core import advice
-from service.core.findings import Step, Way, expected, failing
+from service.adapters.dial.hops import Broken
+from service.adapters.dial.look import Look
+from service.adapters.dial.probe import probe
+from service.adapters.doctor.errand import errand
+from service.adapters.doctor.holding import hold
+from service.adapters.doctor.names import addresses
+from service.adapters.doctor.ports import proxies_among, spoken
+from service.core.doctor import advice
+from service.core.doctor.findings import Step, Way, expected, failing
 from service.core.proxy import DIRECT, Proxy
+from service.doctor.inquiry import ANSWER, Inquiry
 from service.errors import Failure
-from service.inquiry import ANSWER, Inquiry
 from service.settings import Settings, Upstream
 
 _DIAL: Final = 10.0

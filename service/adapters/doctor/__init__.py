@@ -1,0 +1,1 @@
+"""What the doctor does in the world; it asks, and changes nothing."""
