@@ -157,6 +157,7 @@ class Stream:
             self._rejoin = Rejoin(self._told)
         else:
             self.summary.first_token_ms = None
+        self._awaited = True  # the first content of this attempt
         self._flowing = self._released or (self._opened and not self._committed)
         self._sent = self._reused = self._said = False
         self._framer: Framer | None = None
@@ -408,10 +409,22 @@ class Stream:
         self._leg.circuit.trouble = Trouble(failure.code, failure.status, now)
 
     async def _read(self, answer: Answer, deadline: Deadline) -> None:
+        """Hand the body on, in frames if it is an event stream."""
+        try:
+            await self._absorb(answer, deadline)
+            if self._framer is not None and self._framer.halved:
+                self._take(self._framer.feed(await answer.read()))
+        except FrameTooLong as error:
+            self._take(error.frames)
+            text = f"the stream of {self._order.origin} cannot be followed: {error}"
+            raise Failure("upstream_malformed", text, stage="stream") from None
+
+    async def _absorb(self, answer: Answer, deadline: Deadline) -> None:
         idle, dialect, replay = self._terms.idle, self.dialect, self.replay
+        cut = _as_it_is if self._framer is None else self._framer.feed
 
         def absorb(data: bytes) -> bool:
-            if self._feed(data):
+            if self._take(cut(data)):
                 deadline.restart(idle)
             if dialect.error is not None:  # its end need not be waited for
                 self._reject(verdict.said(dialect.error, self._order, self._stage))
@@ -422,8 +435,6 @@ class Stream:
                 await answer.push(absorb)
             if self.replay.full:
                 await self._pause(deadline)
-        if self._framer is not None and self._framer.halved:
-            self._feed(await answer.read())
 
     def _reject(self, failure: Failure) -> None:
         """Raise it if nobody has seen the answer and there is a remedy; else it goes as it came."""
@@ -449,26 +460,18 @@ class Stream:
         first = self._stage == "first_token"
         deadline.restart(self._terms.first_token if first else self._terms.idle)
 
-    def _feed(self, data: bytes) -> bool:
-        """Hand bytes on as whole frames; return whether they re-arm the idle clock."""
-        if self._framer is None:
-            return self._take([data])
-        try:
-            return self._take(self._framer.feed(data))
-        except FrameTooLong as error:
-            self._take(error.frames)
-            text = f"the stream of {self._order.origin} cannot be followed: {error}"
-            raise Failure("upstream_malformed", text, stage="stream") from None
-
     def _take(self, raws: list[bytes]) -> bool:
+        """Hand frames on; return whether they re-arm the idle clock."""
         alive = False
         frames = []
         for raw in raws:
             event = self.dialect.read(raw)
             frame = Frame(self.frames + 1, raw, event)
-            alive = alive or event.data
-            if event.content and (not self.began or self._stage == "first_token"):
-                self._first_content()
+            if event.data:
+                alive = True
+            if event.content:
+                if self._awaited:
+                    self._first_content()
             elif event.malformed:
                 self.summary.malformed += 1
             if self._told is None or self._is_new(frame, self._told):
@@ -510,6 +513,7 @@ class Stream:
 
     def _first_content(self) -> None:
         self._stage = "stream"
+        self._awaited = False
         self._last = self._clock.now()
         if not self.began:
             self.summary.first_token_ms = self._elapsed()
@@ -583,6 +587,10 @@ class Stream:
             return Failure("upstream_timeout_first_token", text, stage="first_token")
         text = f"{upstream} sent nothing for {terms.idle:g} s"
         return Failure("upstream_stalled", text, stage="stream")
+
+
+def _as_it_is(data: bytes) -> list[bytes]:
+    return [data]
 
 
 class Streams:

@@ -346,7 +346,7 @@ def held(stream, response, outlet):
     """Return the bytes of one stream that are in the relay's own memory."""
     return {
         "upstream reader": stream.answer._response.content._size,
-        "replay": stream.replay._size,
+        "replay": stream.replay.behind,
         "outlet": len(outlet._buffer),
         "transport": response._payload_writer.transport.get_write_buffer_size(),
     }

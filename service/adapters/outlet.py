@@ -133,6 +133,8 @@ class Outlet:
         if self._ending is None:
             if self._pace is None and self._direct is not None and not self._buffer:
                 self._hand_on(self._direct)
+                if not (self._buffer or self._reader.behind or self._reader.ending):
+                    return
             while self._ending is None and self._size() < self._queue:
                 if self._reader.ending is not None:
                     self._end(self._reader.ending)
@@ -144,7 +146,8 @@ class Outlet:
 
     def _hand_on(self, direct: Direct) -> None:
         """Write what has come as it is, where nothing waits before it."""
-        data = b"".join(map(self._view.data, self._reader.take()))
+        frames, view = self._reader.take(), self._view
+        data = view.data(frames[0]) if len(frames) == 1 else b"".join(map(view.data, frames))
         if direct.write(data):
             self._written_at = self._clock.now()
         else:

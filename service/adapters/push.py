@@ -104,9 +104,9 @@ class Direct:
     def write(self, data: bytes | bytearray) -> bool:
         """Write bytes of a prepared response; return False, and nothing is, if it has to wait."""
         transport = self._transport
-        if transport is None or transport.is_closing() or not data:
-            return False
         size = len(data)
+        if transport is None or not size or transport.is_closing():
+            return False
         if transport.get_write_buffer_size() + size > self._limit:
             return False
         transport.write(b"%x\r\n%b\r\n" % (size, bytes(data)) if self._chunked else bytes(data))

@@ -41,12 +41,12 @@ class Framer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that these bytes complete; raises FrameTooLong."""
-        end = len(data) - 2
+        size = len(data)
         if (  # a single frame, as is nearly every read of tokens
-            not (self._buffer or self._bare_cr)
-            and data.find(b"\n\n") == end
-            and 0 <= end <= self._limit - 2
+            data.find(b"\n\n") == size - 2
             and b"\r" not in data
+            and not (self._buffer or self._bare_cr)
+            and 1 < size <= self._limit
         ):
             return [data]
         frames = self._cut(data)

@@ -73,13 +73,11 @@ class RawView:
         self._hide_usage = hide_usage  # the relay asked for it, not the client
         self._id = b"id: %s." % stream.encode() if stream else None
         self._after = (0, 0)
-        self._as_it_is = not (stream or hide_usage)
         self.blank_lines = stream is None
 
     def after(self, frame: int, part: int) -> None:
         """Leave out the first `part` units of that frame: the client has them."""
         self._after = (frame, part)
-        self._as_it_is = False
 
     def frame(self, frame: Frame) -> list[Piece]:
         """Return the frame, behind its `id:` line if the stream is kept."""
@@ -98,7 +96,9 @@ class RawView:
 
     def data(self, frame: Frame) -> bytes:
         """Return the frame's bytes."""
-        return frame.raw if self._as_it_is else _joined(self.frame(frame))
+        if self._id is None and frame.number != self._after[0]:
+            return b"" if self._hide_usage and frame.event is USAGE else frame.raw
+        return _joined(self.frame(frame))
 
     def _with_id(self, prefix: bytes, frame: Frame) -> bytes:
         raw = frame.raw.removeprefix(sse.BOM).lstrip(b"\r\n")

@@ -29,14 +29,11 @@ class Replay:
         """What reads its frames."""
         self._window = window
         self._frames: list[Frame] = []
-        self._size = 0
         self._reader: Callable[[], None] | None = None
         self._room: asyncio.Future[None] | None = None
 
     def append(self, frames: list[Frame]) -> None:
         """Take frames, and tell the reader."""
-        for frame in frames:
-            self._size += len(frame.raw)
         if self._frames:
             self._frames += frames
         else:
@@ -62,7 +59,6 @@ class Replay:
     def take(self) -> list[Frame]:
         """Return the frames that have come since the last call."""
         frames, self._frames = self._frames, []
-        self._size = 0
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         return frames
@@ -70,7 +66,7 @@ class Replay:
     @property
     def behind(self) -> int:
         """Bytes that its reader has not taken."""
-        return self._size
+        return sum(len(frame.raw) for frame in self._frames)
 
     def close(self) -> None:
         """Read no more."""
@@ -79,7 +75,7 @@ class Replay:
     @property
     def full(self) -> bool:
         """Whether the upstream should be paused."""
-        return self._size > self._window
+        return bool(self._frames) and self.behind > self._window
 
     async def room(self) -> None:
         """Wait until a reader took something."""

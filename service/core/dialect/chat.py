@@ -62,7 +62,10 @@ class Chat(Dialect):
             self.complete = self.over = True
             return QUIET
         try:
-            chunk = _parse(data)
+            try:
+                chunk = _chunk(data)
+            except msgspec.ValidationError:
+                chunk = _lenient(msgspec.json.decode(data))
         except NO_JSON:
             return MALFORMED
         return self._read_chunk(chunk)
@@ -78,7 +81,8 @@ class Chat(Dialect):
         if not choices:
             return QUIET if chunk.usage is None else USAGE
         for choice in choices:
-            self._mark(choice)
+            if choice.finish_reason or choice.index not in self._open:
+                self._mark(choice)
         return _event(choices)
 
     def _mark(self, choice: _Choice) -> None:
@@ -88,7 +92,7 @@ class Chat(Dialect):
             self._finished.add(index)
             self._open.discard(index)
             self.complete = not self._open
-        elif index not in self._open and index not in self._finished:
+        elif index not in self._finished:
             self._open.add(index)
             self.complete = self.over
 
@@ -121,18 +125,8 @@ def _event(choices: list[_Choice]) -> Event:
     text = delta.content or delta.refusal or ""
     reasoning = delta.reasoning_content or delta.reasoning or ""
     calls = delta.tool_calls or None
-    content = bool(
-        text or reasoning or calls or delta.function_call or delta.audio or len(choices) > 1
-    )
-    return Event(content=content, text=text, reasoning=reasoning, tool_calls=calls)
-
-
-def _parse(data: bytes) -> _Chunk:
-    """Return a chunk, as well as it can be read; raises one of NO_JSON."""
-    try:
-        return _chunk(data)
-    except msgspec.ValidationError:
-        return _lenient(msgspec.json.decode(data))
+    content = text or reasoning or calls or delta.function_call or delta.audio or len(choices) > 1
+    return Event(True, bool(content), text, reasoning, calls)  # noqa: FBT003  the hot path
 
 
 def _lenient(value: Any) -> _Chunk:
