@@ -40,8 +40,9 @@ from service.core.retry import Course
 from service.core.routes import Headers, Place
 from service.core.tickets import Tickets, digest_of
 from service.errors import Failure
-from service.relay import Leg, Stream, Streams, Terms
+from service.relay import Leg, Stream, Terms
 from service.settings import Key, Settings, Upstream
+from service.streams import Streams
 
 _CHAT_KEEPS: Final = routes.CREDENTIALS | {
     "user-agent",
@@ -114,6 +115,8 @@ class Gateway:
         self.keys = Keys((key.name, key.digest, _grant(key)) for key in settings.server.keys)
         self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
         self.store.adopt(_caps(settings), settings.store.retain)
+        self._rules = retry.Rules(*astuple(settings.retry))
+        self._known_terms: dict[tuple[str, bool, bool], Terms] = {}
         self.listens_on(self._listening)
         self.metrics.know((up.name for up in settings.upstream), self._proxies())
         retired = list(self._lanes.values())
@@ -304,7 +307,7 @@ class Gateway:
         keep: float,
     ) -> Stream:
         self._check_room(caller)
-        rules = retry.Rules(*astuple(self.settings.retry))
+        rules = self._rules
         targets = self.settings.targets(first) if errand.repeatable else [first]
         circuits = [self._circuits[upstream.name] for upstream in targets]
         stream = Stream(
@@ -377,6 +380,12 @@ class Gateway:
             raise Failure("too_many_streams", text, retry_after=1)
 
     def _terms(self, upstream: Upstream, *, streams: bool, last: bool) -> Terms:
+        which = upstream.name, streams, last
+        if which not in self._known_terms:
+            self._known_terms[which] = self._terms_of(upstream, streams=streams, last=last)
+        return self._known_terms[which]
+
+    def _terms_of(self, upstream: Upstream, *, streams: bool, last: bool) -> Terms:
         clocks = self.settings.clocks_of(upstream)
         return Terms(
             headers=clocks.headers_for(stream=streams),

@@ -12,8 +12,7 @@ of a body that is no event stream, or after `open_after`.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from service import verdict
@@ -591,48 +590,3 @@ class Stream:
 
 def _as_it_is(data: bytes) -> list[bytes]:
     return [data]
-
-
-class Streams:
-    """The streams that are under way."""
-
-    def __init__(self) -> None:
-        self._streams: dict[str, Stream] = {}
-
-    def add(self, stream: Stream) -> Stream:
-        """Keep a stream until its task is done."""
-        self._streams[stream.name] = stream
-        stream.task.add_done_callback(lambda _: self._streams.pop(stream.name))
-        return stream
-
-    def __len__(self) -> int:
-        return len(self._streams)
-
-    def get(self, name: str) -> Stream | None:
-        """Return the stream of that name, if it is under way."""
-        return self._streams.get(name)
-
-    def __iter__(self) -> Iterator[Stream]:
-        return iter(self._streams.values())
-
-    def of(self, caller: str) -> int:
-        """Return how many streams of this caller are under way."""
-        return sum(stream.caller == caller for stream in self._streams.values())
-
-    async def ended(self, clock: Clock, seconds: float) -> None:
-        """Wait until no stream is under way, but not longer than that."""
-        with contextlib.suppress(TimeoutError):
-            async with Deadline(clock, seconds):
-                while seconds and self._streams:
-                    await asyncio.wait(
-                        [stream.task for stream in self._streams.values()],
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-
-    async def close(self, failure: Failure) -> None:
-        """End every stream; return when nothing of them is left."""
-        streams = list(self._streams.values())
-        for stream in streams:
-            stream.end(failure)
-        if streams:
-            await asyncio.wait([stream.task for stream in streams])

@@ -25,7 +25,7 @@ LAYERS = {
         doctor.examination doctor.inquiry doctor.shown
     """,
     4: "gateway",
-    3: "catalogue listening relay verdict",
+    3: "catalogue listening relay streams verdict",
     2: """
         settings draft sources
         adapters.clock adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.push
@@ -140,6 +140,7 @@ BESIDE = {
     "relay": {"verdict"},
     "responses": {"boundary"},
     "resuming": {"boundary", "responses"},
+    "streams": {"relay"},
     "settings": {"adapters.dial.trust", "draft", "sources"},
     "status_page": {"boundary", "status"},
     "web": {"boundary", "responses", "resuming", "status_page"},

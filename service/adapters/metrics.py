@@ -220,11 +220,12 @@ class Metrics(NoMetrics, Collector):
         upstream = _bounded(summary.upstream, self.upstreams)
         self._streams[upstream, _bounded(ending.outcome, OUTCOMES)] += 1
         self._events += ending.number - 1
-        for kind, tokens in tokens_of(summary.usage).items():
-            self._tokens[upstream, kind] += tokens
+        if summary.usage is not None:
+            for kind, tokens in tokens_of(summary.usage).items():
+                self._tokens[upstream, kind] += tokens
         if summary.first_token_ms is not None:
             self._first_token.add(summary.first_token_ms / 1000)
-        if gaps is not None:
+        if gaps is not None and any(gaps.counts):
             self._gaps.merge(gaps)
 
     def attempt(self, upstream: str, proxy: str, result: str) -> None:

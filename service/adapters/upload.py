@@ -45,8 +45,16 @@ class Upload:
             raise self._fail("too_large")
 
     async def read(self) -> bytes:
-        """Return all of it."""
-        return b"".join([piece async for piece in self])
+        """Return all of it; the client's time is all that passes meanwhile."""
+        pieces = []
+        try:
+            async with Deadline(self._clock, self._seconds):
+                while piece := await self._read():
+                    pieces.append(piece)
+                    self._count(piece)
+        except TimeoutError:
+            raise self._fail("request_timeout") from None
+        return b"".join(pieces)
 
     def __aiter__(self) -> Self:
         """Begin; what was sent is gone, so that nobody can begin again."""
@@ -60,10 +68,13 @@ class Upload:
         self.on_piece()
         if not data:
             raise StopAsyncIteration
+        self._count(data)
+        return data
+
+    def _count(self, data: bytes) -> None:
         self._bytes += len(data)
         if self._bytes > self._most:
             raise self._fail("too_large")
-        return data
 
     async def _next(self) -> bytes:
         """Return the next piece; only the time that the client takes for it counts."""

@@ -60,21 +60,16 @@ class Order(msgspec.Struct, frozen=True):
 class Answer:
     """An upstream's response, from its status line on. Leaving it closes what was not read.
 
-    `where`: the upstream and the way to it, for messages; `on_close`: called when it is left.
+    `on_close`: called when it is left.
     """
 
     def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        proxy: Proxy,
-        where: str,
-        clock: Clock,
-        secret: str = "",
+        self, response: aiohttp.ClientResponse, proxy: Proxy, order: Order, clock: Clock
     ) -> None:
-        self._mask = Mask(secret.encode())
+        self._mask = Mask(order.secret.encode())
         self._response = response
         self._clock = clock
-        self._where = where
+        self._order = order
         self.proxy = proxy
         self.on_close: Callable[[], None] | None = None
         self.status = response.status
@@ -107,7 +102,7 @@ class Answer:
                     return told
             return self._mask.rest()
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise _cut(error, self._where) from None
+            raise _cut(error, _where(self._order, self.proxy)) from None
 
     async def push(self, sink: Sink) -> None:
         """Hand what comes to `sink` at once, until it wants no more; then `read` goes on."""
@@ -119,7 +114,7 @@ class Answer:
         try:
             await push(self._response, unmasked if self._mask.hides else sink)
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise _cut(error, self._where) from None
+            raise _cut(error, _where(self._order, self.proxy)) from None
 
     async def excerpt(self) -> bytes:
         """Return the beginning of the body."""
@@ -143,7 +138,6 @@ async def attempt(
 ) -> Answer:
     """Send the order and wait for the status line; raises Failure."""
     via = native(proxy)
-    where = order.origin if proxy.scheme == "direct" else f"{order.origin} (through {proxy})"
     try:
         response = await session.request(
             order.method,
@@ -157,14 +151,19 @@ async def attempt(
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
         if isinstance(order.body, Upload) and order.body.failure is not None:
             raise order.body.failure from None
-        raise _broken(error, where) from None
+        raise _broken(error, _where(order, proxy)) from None
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
     _tell_of_the_end(response)
     if order.streams:
         _narrow(response)
-    return Answer(response, proxy, where, clock, order.secret)
+    return Answer(response, proxy, order, clock)
+
+
+def _where(order: Order, proxy: Proxy) -> str:
+    """Return the upstream and the way to it, for messages."""
+    return order.origin if proxy.scheme == "direct" else f"{order.origin} (through {proxy})"
 
 
 def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
@@ -183,6 +182,11 @@ def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
 
     if closed is not None:
         closed.add_done_callback(tell)
+        body.on_eof(lambda: _forget(closed, tell))  # the connection may live for long
+
+
+def _forget(closed: asyncio.Future[None], tell: "Callable[[asyncio.Future[None]], None]") -> None:
+    closed.remove_done_callback(tell)
 
 
 def _narrow(response: aiohttp.ClientResponse) -> None:

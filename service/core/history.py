@@ -49,7 +49,10 @@ class Ring:
     def spread(self, since: float, now: float, count: float) -> None:
         """Count in the first column what happened evenly between then and now."""
         newest = int(now // SLOT)
-        self._row(newest)
+        row = self._row(newest)
+        if since // SLOT == newest:  # as nearly all
+            row[0] += count
+            return
         for slot, share in enumerate(even([(since, now, count)], newest), newest - SLOTS + 1):
             if share:
                 self._rows[slot % SLOTS][0] += share
@@ -177,7 +180,8 @@ class Recent:
         tally = self.of(summary.upstream or "")
         self.outcomes.add(now, column)
         tally.outcomes.add(now, column)
-        tally.gaps.merge(now, gaps)
+        if any(gaps):
+            tally.gaps.merge(now, gaps)
         if ending.failure is not None and ending.failure.code == "internal":
             self.faults.add(now)
         if summary.first_token_ms is not None:

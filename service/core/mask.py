@@ -15,6 +15,7 @@ class Mask:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._stars = _STAND_IN * len(secret)
+        self._text = secret.decode()
         self._held = b""
         self.hides = bool(secret)
 
@@ -36,7 +37,9 @@ class Mask:
 
     def text(self, text: str) -> str:
         """Return a whole text without the secret."""
-        return text.replace(self._secret.decode(), self._stars.decode()) if self._secret else text
+        if not self.hides or self._text not in text:
+            return text
+        return text.replace(self._text, "*" * len(self._secret))
 
     def _begun(self, data: bytes) -> int:
         """Return how many bytes at the end may begin the secret."""

@@ -120,6 +120,7 @@ _NOT_DOWN = HOP_BY_HOP | {
 }
 
 _DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
+"""The codings of a body that aiohttp decodes on the way in."""
 
 Headers = list[tuple[str, str]]
 
@@ -148,7 +149,7 @@ def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] 
         for name, value in headers
         if (low := name.lower()) not in barred
         and not low.startswith(_NOT_UP_PREFIXES)
-        and not _was_decoded(low, value)
+        and not (low == "content-encoding" and value.lower() in _DECODED)
     ]
 
 
@@ -161,13 +162,8 @@ def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
         for name, value in headers
         if (low := name.lower()) not in barred
         and not low.startswith("access-control-")
-        and not _was_decoded(low, value)
+        and not (low == "content-encoding" and value.lower() in _DECODED)
     ]
-
-
-def _was_decoded(name: str, value: str) -> bool:
-    """Tell whether this is the coding of a body that aiohttp decoded on the way in."""
-    return name == "content-encoding" and value.lower() in _DECODED
 
 
 def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
