@@ -10,7 +10,7 @@
     5      boundary · web · responses · resuming · status · demo        HTTP: who, what, how
            doctor/*                                                     what the doctor tries
     4      gateway                                                      request → stream
-    3      relay · streams · listening                                  one stream · all · sockets
+    3      relay · gate · streams · listening                           one stream · all · sockets
     2      settings · draft · sources · adapters/*                      wait, never decide
     1      core/*                                                       decide, never wait
     0      errors · core/events, proxy, secret                          the nouns

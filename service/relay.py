@@ -20,7 +20,7 @@ from service.adapters.clock import Clock, Deadline, Timer, sleep
 from service.adapters.logs import log
 from service.adapters.metrics import Gaps
 from service.adapters.replay.log import Log
-from service.adapters.replay.unkept import WINDOW, Replay
+from service.adapters.replay.unkept import Replay
 from service.adapters.upload import Upload
 from service.adapters.upstream import Answer, Order
 from service.core import retry
@@ -32,6 +32,7 @@ from service.core.rejoin import Different, Rejoin, Sent
 from service.core.retry import Course, Step
 from service.core.sse import Framer, FrameTooLong
 from service.errors import Failure, Whose
+from service.gate import Gate
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
     "upstream_cut": "cut",
@@ -116,15 +117,10 @@ class Stream:
         self._clock = clock
         self._repeatable = repeatable
         self._too_large = too_large
-        self._committed = committed
         self._began = self._last = clock.now()
         self._avoid: Proxy | None = None
-        self._opened = committed
-        self._ready = asyncio.Event()
-        self._early: Timer | None = None
+        self._gate = Gate(replay, clock, committed=committed)
         self._parting: Failure | None = None
-        self._held: list[Frame] = []
-        self._released = False
         self._told = Sent() if continues and repeatable else None
         self._rejoin: Rejoin | None = None
         self._cut: Failure | None = None
@@ -149,22 +145,18 @@ class Stream:
     def _start_over(self) -> None:
         """Forget what an attempt has brought; what the client has of it is to come again."""
         self.dialect = self.replay.dialect = self._leg.dialect()
-        self.frames -= len(self._held)
-        self._held = []
-        self._held_size = 0
-        if self._released and self._told is not None:
+        self.frames -= self._gate.start_over()
+        if self._gate.released and self._told is not None:
             self._rejoin = Rejoin(self._told)
         else:
             self.summary.first_token_ms = None
         self._awaited = True  # the first content of this attempt
-        self._flowing = self._released or (self._opened and not self._committed)
         self._sent = self._reused = self._said = False
         self._framer: Framer | None = None
         self.answer: Answer | None = None
         self._stage = "dial"
-        if self._early is not None and not self._order.streams:  # it was for the answer's body
-            self._early.cancel()
-            self._early = None
+        if not self._order.streams:  # only the answer's body has one
+            self._gate.hold()
 
     def _leave(self, _: object) -> None:
         for leg in self._legs:
@@ -173,17 +165,12 @@ class Stream:
     async def ready(self) -> None:
         """Wait until the client's response may begin; raises Failure if it is to be a refusal."""
         if self._order.streams:
-            self._hold_back()
-        await self._ready.wait()
+            self._gate.open_after(self._terms.open_after)
+        await self._gate.ready()
         ending = self.replay.ending
-        if ending is not None and ending.failure is not None and not (self._opened or ending.said):
-            raise ending.failure
-
-    def _hold_back(self) -> None:
-        """Let the client wait for the first content, so long and no longer."""
-        if self._early is None and not self._opened and self._terms.open_after > 0:
-            when = self._clock.now() + self._terms.open_after
-            self._early = self._clock.call_at(when, self._open)
+        failure = ending.failure if ending is not None and not ending.said else None
+        if failure is not None and not self._gate.opened:
+            raise failure
 
     @property
     def framed(self) -> bool:
@@ -284,7 +271,7 @@ class Stream:
         """Return what may be tried after that, None if nothing."""
         if self._sent and not self._repeatable:
             return None
-        if self._released and not self._may_go_on(failure):
+        if self._gate.released and not self._may_go_on(failure):
             return None
         step = self._course.after(failure, self._clock.now(), stale=self._stale(failure))
         if step is not None and self._sent and self._too_large:
@@ -367,11 +354,11 @@ class Stream:
             self._stage = "first_token"
             self._framer = Framer(self._terms.frame)
             self.answer = answer
-            self._hold_back()
+            self._gate.open_after(self._terms.open_after)
             deadline.restart(self._terms.first_token)
             return
         deadline.restart(self._terms.idle)
-        if self._opened or not verdict.succeeded(answer):
+        if self._gate.opened or not verdict.succeeded(answer):
             await self._refuse(answer)
         elif self._order.streams and (failure := verdict.no_stream(answer, self._order)):
             raise failure
@@ -380,19 +367,21 @@ class Stream:
         self._stage = "stream"
         self.dialect = Plain()
         self.answer = answer
+        self._gate.plain = True
         if verdict.succeeded(answer):
             self._leg.circuit.succeeded()
         if self._repeatable and verdict.succeeded(answer) and not self._course.exhausted:
-            self._hold_back()  # until its end, so that a torso is not all that the client gets
+            # at its end, so that a torso is not all that the client gets
+            self._gate.open_after(self._terms.open_after)
         else:
-            self._open()
+            self._gate.open()
 
     async def _refuse(self, answer: Answer) -> None:
         """Raise what the status stands for, unless it is to be handed on as it came."""
         failure = verdict.refused(answer, self._order)
         if self._next(failure) is not None:
             raise failure
-        if self._opened:
+        if self._gate.opened:
             raise await verdict.in_its_words(failure, answer)
         self._judge(failure)
 
@@ -430,7 +419,7 @@ class Stream:
             return not (dialect.over or replay.full)
 
         while not self.dialect.over and (data := await answer.read()):
-            if absorb(data) and self._flowing:
+            if absorb(data) and self._gate.flowing:
                 await answer.push(absorb)
             if self.replay.full:
                 await self._pause(deadline)
@@ -442,9 +431,9 @@ class Stream:
 
     def _flaw(self) -> Failure | None:
         """Return why an answer that ended as it should is none, if there is a remedy."""
-        if self.answer is None or self._released:
+        if self.answer is None or self._gate.released:
             return None
-        body = b"".join(frame.raw for frame in self._held)
+        body = b"".join(frame.raw for frame in self._gate.held)
         if not (self.dialect.empty if self.framed else verdict.torn(self.answer, body)):
             return None
         failure = verdict.void(self._order, self._stage)
@@ -476,7 +465,7 @@ class Stream:
             if self._told is None or self._is_new(frame, self._told):
                 self.frames += 1
                 frames.append(frame)
-        self._hand_on(frames, alive=alive)
+        self._gate.take(frames, alive=alive)
         if alive and self._stage == "stream":
             now = self._clock.now()
             self.gaps.add(now - self._last)
@@ -499,17 +488,6 @@ class Stream:
         told.note(frame.event, self.dialect)
         return True
 
-    def _hand_on(self, frames: list[Frame], *, alive: bool) -> None:
-        """Give frames to the reader; those before the first content once it comes."""
-        if self._flowing:
-            self._released = self._released or alive
-            self.replay.append(frames)
-            return
-        self._held += frames
-        self._held_size += sum(len(frame.raw) for frame in frames)
-        if self._held_size > WINDOW:
-            self._open()
-
     def _first_content(self) -> None:
         self._stage = "stream"
         self._awaited = False
@@ -518,29 +496,14 @@ class Stream:
             self.summary.first_token_ms = self._elapsed()
         if self._framer is not None:
             self._leg.circuit.succeeded()
-            self._open()
-
-    def _open(self) -> None:
-        """Let the client's response begin, with what was held back."""
-        self._opened = True
-        if self.answer is not None and not self.framed:  # its head goes out
-            self._released = True
-        self._ready.set()
-        self._flow()
-
-    def _flow(self) -> None:
-        held, self._held = self._held, []
-        self._flowing = True
-        if held:
-            self._released = self._released or any(frame.event.data for frame in held)
-            self.replay.append(held)
+            self._gate.open()
 
     def _outcome(self) -> Failure | None:
         """Return what is wrong with a body that is at its end; nothing of use can follow."""
         rest = self._framer.rest if self._framer is not None else b""
         if rest and (event := self.dialect.read_rest(rest)) is not None:
             self.frames += 1
-            self._hand_on([Frame(self.frames, rest, event)], alive=event.data)
+            self._gate.take([Frame(self.frames, rest, event)], alive=event.data)
         dialect = self.dialect
         if dialect.error is not None:
             self._said = True
@@ -564,13 +527,11 @@ class Stream:
         summary.finish_reason = dialect.finish_reason
         summary.usage = dialect.usage
         summary.elapsed_ms = self._elapsed()
-        for timer in (self._early, self._alone):
-            if timer is not None:
-                timer.cancel()
-        if failure is None or self._opened or self._said:
-            self._flow()
+        if self._alone is not None:
+            self._alone.cancel()
+        self._gate.end(shown=failure is None or self._said)
         self.replay.finish(Ending(self.frames + 1, outcome, summary, failure, self._said))
-        self._ready.set()
+        self._gate.ended()
 
     def _elapsed(self) -> int:
         return round((self._clock.now() - self._began) * 1000)

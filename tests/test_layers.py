@@ -25,7 +25,7 @@ LAYERS = {
         doctor.examination doctor.inquiry doctor.shown
     """,
     4: "gateway",
-    3: "catalogue listening relay streams verdict",
+    3: "catalogue gate listening relay streams verdict",
     2: """
         settings draft sources
         adapters.clock adapters.egress adapters.logs adapters.metrics adapters.outlet adapters.push
@@ -137,7 +137,7 @@ BESIDE = {
     "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
     "catalogue": {"relay", "verdict"},
     "doctor.examination": {"doctor.inquiry"},
-    "relay": {"verdict"},
+    "relay": {"gate", "verdict"},
     "responses": {"boundary"},
     "resuming": {"boundary", "responses"},
     "streams": {"relay"},
