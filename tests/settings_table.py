@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-import service
 from service.core.secret import Secret
 from service.draft import LISTS, TABLES
 from service.sources import VARIABLES
 
-ROOT = Path(service.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 CHINESE = Path(__file__).with_name("settings.zh-CN.toml")
 MARK = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
 """Where a README has the variables' table."""
