@@ -80,7 +80,7 @@ def nginx(folder: Path, relays: Sequence[int], ca: Authority) -> Iterator[Front]
     """Run nginx before the relays at these ports of 127.0.0.1."""
     home = folder / "nginx"
     home.mkdir()
-    ca.write_server(home / "server.pem", "127.0.0.1", "localhost")
+    ca.write_server(home / "server.pem", "127.0.0.1", "localhost", "relay.example.com")
     user = "user root;" if os.geteuid() == 0 else ""  # its workers read and write in our folder
 
     def config(port: int) -> str:

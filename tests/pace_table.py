@@ -1,6 +1,6 @@
 """What `smooth` makes of the ways in which tokens arrive, on a clock of its own.
 
-python tests/pace_table.py     prints the table that the README shows
+python tests/pace_table.py     prints the table that docs/http.md shows
 
 A pattern is played from the upstream's frames to the bytes that a client gets: dialect, view, pace.
 Delay is what the pace adds to a token, in milliseconds; variation is the coefficient of variation

@@ -72,13 +72,15 @@ CHINESE_WORDS = Language(
 
 [English](settings.md) · [README](../README.zh-CN.md#设置)
 
-优先级从高到低：命令行、环境变量、工作目录下的 `.env`、`$CREDENTIALS_DIRECTORY`、TOML 文件（`--config FILE`，\
-否则 `./teleprinter.toml`，再否则 `/etc/teleprinter/teleprinter.toml`）、下表的默认值。文件中的 `${NAME}` \
-依次取自环境变量、`.env` 和凭据目录，`${NAME:-默认值}` 带默认值，`$${` 表示字面的 `${`。未知的键或不合法的值都会报错，\
-并指出位置和期望的内容：运行 `teleprinter check` 即可看到。
+优先级从高到低：命令行、环境变量、工作目录下的 `.env`、`$CREDENTIALS_DIRECTORY`、TOML 文件\
+（`--config FILE`，否则 `./teleprinter.toml`，再否则 `/etc/teleprinter/teleprinter.toml`）、\
+下表的默认值。文件中的 `${NAME}` 依次取自环境变量、`.env` 和凭据目录，`${NAME:-默认值}` 带默认值，\
+`$${` 表示字面的 `${`。未知的键或不合法的值都会报错，并指出位置和期望的内容：\
+运行 `teleprinter check` 即可看到。
 
-[config/teleprinter.toml](../config/teleprinter.toml) 和 [config/env.example](../config/env.example) \
-是同样内容的可复制文件。本页由 `python tests/settings_table.py` 生成。
+[config/teleprinter.toml](../config/teleprinter.toml) 和
+[config/env.example](../config/env.example) 是同样内容的可复制文件。\
+本页由 `python tests/settings_table.py` 生成。
 """,
     "| 变量 | 设置 | 默认值 | 含义 |",
     "| 设置 | 变量 | 默认值 | 含义 |",
@@ -209,7 +211,9 @@ def _of_the_variables() -> Meanings:
     for block in text.split("\n\n")[1:]:
         lines = block.splitlines()
         named = [re.match(r"(?:# )?(TELEPRINTER_\w+)=", line) for line in lines]
-        said = [line.removeprefix("# ") for line, name in zip(lines, named, strict=True) if not name]
+        said = [
+            line.removeprefix("# ") for line, name in zip(lines, named, strict=True) if not name
+        ]
         meaning = _coded(" ".join(said).rstrip("."))
         found |= {name[1]: meaning for name in named if name}
     return found

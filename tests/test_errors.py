@@ -58,7 +58,7 @@ def test_status_and_blame(code, promise):
 
 
 def test_no_code_is_without_a_promise():
-    """A code that is new is to be added above, and to the README."""
+    """A code that is new is to be added above, and to docs/http.md."""
     assert CODES.keys() == PROMISED.keys()
 
 

@@ -31,7 +31,7 @@ ASK = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "H
 
 
 def measured(what):
-    """Print a number that the README may state."""
+    """Print a number that docs/operations.md may state."""
     print(f"measured: {what}")  # noqa: T201
 
 

@@ -13,7 +13,7 @@ LANGUAGES = {
 
 @pytest.fixture(params=LANGUAGES.values(), ids=LANGUAGES)
 def language(request):
-    """The words of a language, and what each setting means in it."""
+    """Return the words of a language, and what each setting means in it."""
     words, meanings = request.param
     return words, meanings()
 

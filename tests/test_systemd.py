@@ -29,9 +29,9 @@ CREDENTIALS = "/etc/teleprinter/credentials"
 DROP_IN = f"/etc/systemd/system/{SERVICE}.d/test.conf"
 PATH = "/v1/chat/completions"
 OK = reply(200, "{}", content_type="application/json")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SHARED = re.compile(r"^# (/etc/systemd/\S+)\n(.*?)(?=^# |^```)", re.MULTILINE | re.DOTALL)
-"""The README's drop-ins, each with its file's name above it."""
+"""The drop-ins of docs/operations.md, each with its file's name above it."""
 EXPOSURE = 12
 """Of 100: what `systemd-analyze security` may give at most, ten times its score."""
 WATCHDOG = 2
@@ -42,7 +42,7 @@ CLIENTS = 10
 
 
 def measured(what):
-    """Print a number that the README may state."""
+    """Print a number that docs/operations.md may state."""
     print(f"measured: {what}")  # noqa: T201
 
 
@@ -427,13 +427,13 @@ def instances(lab):
 
 
 def rolling():
-    """Return the README's command that restarts the instances, without sudo."""
-    (line,) = re.findall(r"^for i in a b; do .*$", README, re.MULTILINE)
+    """Return the page's command that restarts the instances, without sudo."""
+    (line,) = re.findall(r"^for i in a b; do .*$", PAGE, re.MULTILINE)
     return line.partition("  #")[0].replace("sudo ", "")
 
 
 async def restart_under_load(lab, port):
-    """Restart a and b as the README says, while streams are open and requests come."""
+    """Restart a and b as the page says, while streams are open and requests come."""
     load = Load(port)
     async with dial(port) as line, dial(port) as other:
         for each in (line, other):
@@ -476,11 +476,11 @@ async def test_a_rolling_restart_where_each_has_its_socket(lab, instances):
 
 
 async def test_two_instances_at_one_socket_leave_nobody_waiting(lab, instances):
-    """While one restarts, its streams drained, the other takes what comes: the README's set-up.
+    """While one restarts, its streams drained, the other takes what comes: docs/operations.md.
 
     Each tells its state at its own address, before and after.
     """
-    for file, lines in SHARED.findall(README):
+    for file, lines in SHARED.findall(PAGE):
         lab.write(file, lines)
     own = {name: real.free_port() for name in ("a", "b")}
     async with Upstream(answered_or_held) as upstream:
