@@ -5,6 +5,7 @@ import re
 import pytest
 
 import papers
+import service
 from service.errors import CODES
 from service.settings import load
 
@@ -31,6 +32,14 @@ def test_both_readmes_lead_to_the_same_files():
         for page in (papers.README, papers.CHINESE)
     ]
     assert files[0] == files[1]
+
+
+def test_the_flow_is_the_map_s():
+    """The flow that the READMEs show is that of service/__init__.py."""
+    shown = papers.block(papers.README, "", "client ─▶ web")
+    assert {line.strip() for line in shown.splitlines()} <= {
+        line.strip() for line in service.__doc__.splitlines()
+    }
 
 
 @pytest.mark.parametrize("page", papers.PAGES)
