@@ -33,8 +33,8 @@ SHARED = "test_systemd.py::test_two_instances_at_one_socket_leave_nobody_waiting
 RUN_BY = {
     (README, "sh", "make run  "): f"{HERE}::test_the_two_commands",
     (README, "sh", "curl -N 'http://127"): f"{HERE}::test_curl",
-    (README, "js", "EventSource"): f"{HERE}::test_event_source",
-    (README, "js", "fetch("): f"{HERE}::test_fetch",
+    (README, "js", "EventSource"): f"{HERE}::test_in_a_page",
+    (README, "js", "fetch("): f"{HERE}::test_in_a_page",
     (README, "python", "import OpenAI"): f"{HERE}::test_python",
     (README, "python", "import Anthropic"): f"{HERE}::test_python",
     (README, "python", "import ChatOpenAI"): f"{HERE}::test_python",
@@ -111,11 +111,12 @@ async def test_curl():
     assert "event: done" in printed
 
 
-@pytest.mark.parametrize("package", ["OpenAI", "Anthropic", "ChatOpenAI"])
-async def test_python(package):
-    """Each Python example prints the answer."""
-    async with example("python", f"import {package}") as (program, _):
-        assert await output(sys.executable, "-c", program) == SAID
+async def test_python():
+    """The Python examples print the answer, each of them; one after the other in one process."""
+    examples = [each.text for each in papers.blocks(README) if each.language == "python"]
+    async with Upstream(api) as upstream, relaying(upstream.url) as relay:
+        program = "\nprint()\n".join(examples).replace("http://127.0.0.1:8080", relay.url)
+        assert await output(sys.executable, "-c", program) == "\n".join([SAID] * 3)
 
 
 @pytest.mark.parametrize("holding", ['from "openai"', "import Anthropic", "streamText"])
@@ -128,30 +129,20 @@ async def test_node(holding):
         assert await output(*node) == SAID
 
 
-@asynccontextmanager
-async def page_of(relay):
-    """Yield Chromium's page, at the relay's own address."""
-    async with chromium():
+async def test_in_a_page():
+    """The examples for a page, in one of the relay's, write the answer into it and end."""
+    async with example("js", "EventSource") as (program, relay), chromium():
         page = await Chromium.running.new_page()
         await page.goto(relay.url)
-        yield page
-        await page.close()
-
-
-async def test_event_source():
-    """The EventSource example, in a page of the relay's, writes the answer into it and ends."""
-    async with example("js", "EventSource") as (program, relay), page_of(relay) as page:
         await page.evaluate(program + "; globalThis.source = source")
         closed = "() => source.readyState === EventSource.CLOSED"
         await page.wait_for_function(closed, timeout=PATIENT * 1000)
         assert SAID in await page.inner_text("body")
-
-
-async def test_fetch():
-    """The fetch example, in a page of the relay's, writes the answer into it and ends."""
-    async with example("js", "fetch(") as (program, relay), page_of(relay) as page:
-        await page.evaluate(f"(async () => {{ {program} }})()")
+        await page.reload()
+        assert SAID not in await page.inner_text("body")
+        await page.evaluate(f"(async () => {{ {block(README, 'js', 'fetch(')} }})()")
         assert SAID in await page.inner_text("body")
+        await page.close()
 
 
 async def test_the_way_through_7890(tmp_path):
