@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import service
 from fakes import Upstream, reply
 from lab import Lab, missing
 from lab.staged import CLONE, INSTALL, ROOT, environ, installed, port_tree
@@ -68,6 +69,14 @@ def test_modes(made):
     assert files
     assert {file for file in files if file.stat().st_mode & 0o022} == set()
     assert {file for file in files if file.stat().st_uid != 0} == set()
+
+
+def test_nothing_of_an_older_build_comes_along(made):
+    """What an editable install and a build of an older layout left in the clone stays there."""
+    assert {file.name for file in (made / "clone").rglob("gone.py")} == {"gone.py"}
+    assert list((made / "tree/opt").rglob("gone.py")) == []
+    records = [file.name for file in (made / "tree/opt").rglob("teleprinter-*.dist-info")]
+    assert records == [f"teleprinter-{service.__version__}.dist-info"]
 
 
 def test_it_starts_with_the_machine(lab):

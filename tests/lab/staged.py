@@ -16,7 +16,7 @@ import pytest
 import real
 import service
 from lab import PYTHON, Lab
-from lab.wheels import wheels
+from lab.wheels import requirements, wheels
 
 ROOT = Path(service.__file__).parents[1]
 CLONE = "/usr/local/src/teleprinter"
@@ -82,8 +82,21 @@ def _stage(tree: Path) -> None:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
         shutil.copy(ROOT / name, clone)
+    _leave_behind(clone)
     if _same_python():
-        wheels(tree / WHEELS[1:], _version(), ROOT / "requirements.lock", "teleprinter[redis]")
+        wanted = requirements(ROOT / "pyproject.toml", "redis")
+        wheels(tree / WHEELS[1:], _version(), ROOT / "requirements.lock", wanted)
+
+
+def _leave_behind(clone: Path) -> None:
+    """Leave in the clone what builds of an older layout do: none of it may be installed."""
+    left = clone / "teleprinter.egg-info", clone / "build/lib/service"
+    for folder in left:
+        folder.mkdir(parents=True)
+    (left[0] / "SOURCES.txt").write_text("service/adapters/gone.py\n")
+    (left[0] / "PKG-INFO").write_text("Metadata-Version: 2.4\nName: teleprinter\nVersion: 0.0.1\n")
+    (left[0] / "requires.txt").write_text("nowhere-to-be-found\n")
+    (left[1] / "gone.py").touch()
 
 
 def environ() -> dict[str, str]:

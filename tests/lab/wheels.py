@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -14,8 +15,18 @@ BUILDER = "setuptools"
 MADE_BY_PIP = {"INSTALLER", "REQUESTED", "direct_url.json"}
 
 
-def wheels(folder: Path, python: str, lock: Path, *wanted: str) -> Path:
-    """Write the wheels that `wanted` need in all, themselves left out; return the folder.
+def requirements(pyproject: Path, *extras: str) -> list[str]:
+    """Return what a project with these extras requires, as its pyproject.toml says.
+
+    Not as its metadata says: what an older build left beside the sources would speak for it.
+    """
+    project = tomllib.loads(pyproject.read_text())["project"]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *(text for extra in extras for text in optional[extra])]
+
+
+def wheels(folder: Path, python: str, lock: Path, wanted: list[str]) -> Path:
+    """Write the wheels of these requirements, and of what they need in all; return the folder.
 
     python   the version that they are for, such as 3.11.2: as ours but for the last number
     lock     the versions of what it alone needs, which pip fetches
@@ -33,26 +44,31 @@ def wheels(folder: Path, python: str, lock: Path, *wanted: str) -> Path:
     return folder
 
 
-def _closure(wanted: tuple[str, ...], python: str) -> set[str]:
+def _closure(wanted: list[str], python: str) -> set[str]:
     """Return the names of all that is needed, directly or not."""
     found: set[str] = set()
-    left = [Requirement(text) for text in wanted]
+    left = [each for each in map(Requirement, wanted) if _holds(each, python)]
     while left:
-        needed = set(_needs(left.pop(), python)) - found
-        found |= needed
-        left += [Requirement(name) for name in needed]
+        each = left.pop()
+        found.add(each.name)
+        left += [other for other in _needs(each, python) if other.name not in found]
     return found
 
 
-def _needs(requirement: Requirement, python: str) -> Iterator[str]:
+def _needs(requirement: Requirement, python: str) -> Iterator[Requirement]:
     try:
         texts = distribution(requirement.name).requires or ()
     except PackageNotFoundError:
         return
     for each in map(Requirement, texts):
-        worlds = [{"python_full_version": python, "extra": e} for e in ("", *requirement.extras)]
-        if each.marker is None or any(map(each.marker.evaluate, worlds)):
-            yield each.name
+        if _holds(each, python, *requirement.extras):
+            yield each
+
+
+def _holds(requirement: Requirement, python: str, *extras: str) -> bool:
+    """Whether it is required by that version, with these extras."""
+    worlds = [{"python_full_version": python, "extra": extra} for extra in ("", *extras)]
+    return requirement.marker is None or any(map(requirement.marker.evaluate, worlds))
 
 
 def _wheel(found: Distribution, folder: Path) -> None:
