@@ -8,6 +8,7 @@
     7      server                                                       the process: signals, drain
     6      app · doctor/command                                         put the parts together
     5      boundary · web · responses · resuming · status · demo        HTTP: who, what, how
+           greeting                                                     what a start says
            doctor/*                                                     what the doctor tries
     4      gateway                                                      request → stream
     3      relay · gate · streams · listening                           one stream · all · sockets

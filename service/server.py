@@ -11,8 +11,7 @@ import contextlib
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,6 +23,7 @@ from service.app import application, draining, runner
 from service.boundary import GATEWAY
 from service.demo import demo_upstream
 from service.gateway import Gateway
+from service.greeting import complain, greet, say
 from service.listening import (
     BACKLOG,
     certify,
@@ -107,10 +107,11 @@ class Process:
             try:
                 await self._listen(self._settings.server)
             except OSError as error:
-                say(f"cannot listen on {error.strerror or error}")
+                complain(f"cannot listen on {error.strerror or error}")
                 return 1
             self._handle_signals()
-            self._announce()
+            greet(self._settings, self._runner.addresses, self._app[GATEWAY].admin)
+            systemd.notify("READY=1")
             await self._stop.wait()
             await self._drain()
         finally:
@@ -178,6 +179,9 @@ class Process:
             await site.stop()
         if self._handed:
             await self._hand_back()
+        if count := len(gateway.streams):
+            text = f"{count} stream{'s' * (count != 1)} may go on for up to"
+            say(f"{text} {self._settings.server.drain:g} s; a second signal ends all at once")
         await gateway.streams.ended(gateway.clock, self._settings.server.drain)
         await gateway.streams.close(draining())
 
@@ -191,22 +195,6 @@ class Process:
         self._app[GATEWAY].draining = True
         for each in server.connections if server else ():
             (each.force_close if is_idle(each) else each.close)()
-
-    def _announce(self) -> None:
-        scheme = "https" if self._settings.server.tls_cert else "http"
-        for address in self._runner.addresses:
-            if isinstance(address, tuple):
-                host = f"[{address[0]}]" if ":" in address[0] else address[0]
-                own = address[:2] in self._app[GATEWAY].admin
-                place = f"{scheme}://{host}:{address[1]}"
-                here = "/metrics, /status.json" if own else "/ (the page), /chat and /v1"
-                say(f"listening on {place}{here}")
-        for upstream in self._settings.upstream:
-            ways = ", ".join(str(way) for way in self._settings.ways(upstream))
-            say(f"upstream {upstream.name}: {upstream.url} through {ways}")
-        if command := first_try(self._settings, self._runner.addresses):
-            say(f"try: {command}")
-        systemd.notify("READY=1")
 
     async def _watch(self) -> None:
         """Measure how late the event loop calls back, by its own clock: that is what is late.
@@ -236,27 +224,3 @@ def status_line(gateway: Gateway) -> str:
     text = f"{'draining, ' * gateway.draining}{streams} stream{'s' * (streams != 1)} open"
     ways = [f"{way} {'up' if up else 'down'}" for (_, way), up in gateway.metrics.up.items()]
     return "; ".join([text, *ways])
-
-
-def first_try(settings: Settings, addresses: Iterable[object]) -> str:
-    """Return a command that shows a first answer; "" if no TCP address is listened at.
-
-    Where all addresses are listened at, it is loopback that is asked.
-    """
-    found = next(((str(each[0]), each[1]) for each in addresses if isinstance(each, tuple)), None)
-    if found is None:
-        return ""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(found[0], found[0])  # noqa: S104  asked only
-    place = f"[{host}]:{found[1]}" if ":" in host else f"{host}:{found[1]}"
-    server = settings.server
-    key = " -H 'Authorization: Bearer YOUR-KEY'" if server.keys else ""
-    prefix = next((upstream.prefix for upstream in settings.upstream), "")
-    scheme = "https" if server.tls_cert else "http"
-    raw = "g" if ":" in host else ""  # brackets are curl's own otherwise
-    return f"curl -{raw}N{key} '{scheme}://{place}{prefix}/chat?question=Why+is+the+sky+blue%3F'"
-
-
-def say(text: str) -> None:
-    """Tell the person who started the process."""
-    sys.stderr.write(f"teleprinter: {text}\n")
-    sys.stderr.flush()

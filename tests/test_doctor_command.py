@@ -3,27 +3,25 @@
 import io
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from examining import api, examined, settings_of, toml_of
-from fakes import HttpProxy, Upstream
+from fakes import HttpProxy, SocksProxy, Upstream
 from program import running
 from service.__main__ import main
 from service.core.doctor import advice
 from service.core.doctor.listing import model_for, words_of
 from service.core.doctor.lumps import Read, flow
-from service.core.secret import Secret
 from service.doctor import command, shown
 from service.doctor.examination import Wishes
-from service.server import first_try
-from service.settings import Key as ClientKey
-from service.settings import Server, Settings
-from service.settings import Upstream as Up
-from serving import serving
+from serving import ROOT
+from terminal import on_terminal
 
+SHOW_CURSOR, HIDE_CURSOR, ERASE_LINE = "\x1b[?25h", "\x1b[?25l", "\x1b[2K"
 STEP = {"step": str, "result": str, "seconds": (float, type(None)), "said": str, "cure": str}
 STREAM = {
     "verdict": str,
@@ -143,6 +141,46 @@ def test_without_rich(monkeypatch):
     assert type(shown.shown(Terminal(), json=True)) is shown.Json
 
 
+def doctor(folder, *options):
+    """Return the command that examines what is in the folder's file."""
+    own = ["--config", str(folder / "examined.toml"), *options]
+    return [sys.executable, "-m", "service", "doctor", *own]
+
+
+async def test_ctrl_c_on_a_terminal(tmp_path):
+    """While it works it says at what; then nothing turns, and the cursor is back."""
+    async with SocksProxy(silent=True) as proxy:
+        settings_of(tmp_path, toml_of("http://127.0.0.1:1/v1", proxy.url_as("socks5h")))
+        command, here = doctor(tmp_path), {"PYTHONPATH": str(ROOT)}
+        async with on_terminal(*command, cwd=tmp_path, **here) as screen:
+            await screen.shows(f"through {proxy.url_as('socks5h')}: proxy 127.0.0.1:{proxy.port}")
+            screen.press_ctrl_c()
+            assert await screen.code() == 130
+            await screen.shows(SHOW_CURSOR)
+    assert screen.text.rindex(SHOW_CURSOR) > screen.text.rindex(HIDE_CURSOR)
+    assert screen.text.endswith(ERASE_LINE)  # of what turned, nothing is left
+    assert "Traceback" not in screen.text
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+async def test_ctrl_c_elsewhere(options, tmp_path):
+    """What was found so far, or no half of an object; nothing is said beside it."""
+    async with SocksProxy(silent=True) as proxy:
+        settings_of(tmp_path, toml_of("http://127.0.0.1:1/v1", proxy.url_as("socks5h")))
+        async with running(*doctor(tmp_path, *options)) as program:
+            await proxy.until(lambda: proxy.connections == 1)
+            program.process.send_signal(signal.SIGINT)
+            printed = [line async for line in lines_of(program)]
+            assert (await program.code(), program.errors()) == (130, "")
+    assert (printed == []) == bool(options)
+
+
+async def lines_of(program):
+    """Yield what it prints."""
+    while (line := await program.line()) is not None:
+        yield line
+
+
 @pytest.mark.parametrize("json_too", [False, True])
 async def test_no_secret(json_too, tmp_path):
     """Not in lines, nor in JSON, nor where an upstream repeats all that it was sent."""
@@ -222,44 +260,6 @@ async def test_completion():
     text = "\n".join(lines)
     assert "doctor" in text
     assert "--stream" in text
-
-
-async def test_the_first_start(tmp_path):
-    """It says where it listens, which way it takes, and a command to try, which works."""
-    async with serving(tmp_path) as relay:
-        await relay.said("try: ")
-        assert re.search(r"upstream demo: http://\S+ through direct", relay.text)
-        command = re.search(r"try: (curl .*)", relay.text)[1]
-        async with running("sh", "-c", command) as program:
-            lines = []
-            while (line := await program.line()) is not None:
-                lines.append(line)
-            assert await program.code() == 0, program.errors
-    assert "event: done" in lines
-
-
-@pytest.mark.parametrize(
-    ("server", "address", "place"),
-    [
-        (Server(), ("127.0.0.1", 1), "curl -N 'http://127.0.0.1:1/eu/chat?"),
-        (Server(), ("::1", 1, 0, 0), "curl -gN 'http://[::1]:1/eu/chat?"),
-        (
-            Server(open=True, host="0.0.0.0"),
-            ("0.0.0.0", 1),
-            "curl -N 'http://127.0.0.1:1/eu/chat?",
-        ),
-        (
-            Server(keys=(ClientKey(name="a", key=Secret("canary")),)),
-            ("127.0.0.1", 1),
-            "curl -N -H 'Authorization: Bearer YOUR-KEY' 'http://127.0.0.1:1/eu/chat?",
-        ),
-    ],
-)
-def test_what_to_try(server, address, place):
-    """The address, a place for the key, the first upstream's prefix; nothing for a socket file."""
-    settings = Settings(server=server, upstream=(Up(name="up", url="http://h/v1", prefix="/eu"),))
-    assert first_try(settings, ["/run/socket", address]).startswith(place)
-    assert first_try(settings, ["/run/socket"]) == ""
 
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

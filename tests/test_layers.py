@@ -21,7 +21,7 @@ LAYERS = {
     7: "server",
     6: "app doctor.command",
     5: """
-        boundary demo responses resuming status status_page web
+        boundary demo greeting responses resuming status status_page web
         doctor.examination doctor.inquiry doctor.shown
     """,
     4: "gateway",

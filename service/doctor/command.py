@@ -42,6 +42,7 @@ async def examine(
             url = await stack.enter_async_context(demo_upstream())
             chosen = [Upstream(name="demo", url=url)]
             settings = replace(settings, upstream=tuple(chosen), pool=())
+        stack.callback(shown.stopped)
         shown.started(demo=demo)
         ways = [
             await _way(Examination(settings, upstream, proxy, clock, wishes, shown), shown)

@@ -213,8 +213,8 @@ class Examination:
         """Keep a line silent: some hops cut it."""
         if self._proxy.scheme in {"http", "https"} and not self._secure:
             return  # there is no tunnel to be held
-        self._begin("idle")
         seconds = self._wishes.idle
+        self._begin(f"idle, {seconds:g} s of silence")
         try:
             held, after = await hold(
                 self._proxy, self._upstream.url, self._clock, seconds, self._trust

@@ -37,6 +37,8 @@ class Shown(Protocol):
 
     def ended(self, report: Report) -> None: ...  # noqa: D102
 
+    def stopped(self) -> None: ...  # noqa: D102
+
 
 def shown(out: TextIO, *, json: bool = False) -> Shown:
     """Return how to show the findings on that stream."""
@@ -74,6 +76,9 @@ class Json:
         text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
         self._out.write(f"{text}\n")
         self._out.flush()
+
+    def stopped(self) -> None:
+        """Leave nothing behind, at the end and at Ctrl-C."""
 
 
 class Plain(Json):
@@ -146,9 +151,13 @@ class Rich(Json):
         mark = Text(_MARKS[step.result], style=_COLOURS[step.result])
         return [mark, Text(step.step), Text(_time(step)), found]
 
+    def stopped(self) -> None:
+        """Turn no more; the cursor is back."""
+        self._spinner.stop()
+
     def ended(self, report: Report) -> None:
         """Sum up."""
-        self._spinner.stop()
+        self.stopped()
         for text in [*report.remarks, _total(report)]:
             self._console.print(text)
 
