@@ -175,6 +175,28 @@ async def test_ctrl_c_elsewhere(options, tmp_path):
     assert (printed == []) == bool(options)
 
 
+DEAF = """
+import os, socket, sys, threading
+def never(*args, **options):
+    os.write(1, b"asked\\n")
+    threading.Event().wait()
+socket.getaddrinfo = never
+from service.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+async def test_ctrl_c_while_a_name_is_looked_up(tmp_path):
+    """A resolver that never answers keeps nobody: the end is at once, and quiet."""
+    settings_of(tmp_path, toml_of("http://api.example.com/v1"))
+    command = [sys.executable, "-c", DEAF, *doctor(tmp_path)[3:]]
+    async with running(*command, PYTHONPATH=str(ROOT)) as program:
+        while await program.line() != "asked":
+            pass
+        program.process.send_signal(signal.SIGINT)
+        assert (await program.code(), program.errors()) == (130, "")
+
+
 async def lines_of(program):
     """Yield what it prints."""
     while (line := await program.line()) is not None:
