@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -58,26 +57,48 @@ def _doctor(args: argparse.Namespace) -> int:
     return command.run(settings, args.upstream, wishes, report)
 
 
+class _NoCompletion(argparse.Action):
+    """What --print-completion does where the extra is not installed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Say what it needs; exit with 2."""
+        parser.error("--print-completion needs shtab: pip install 'teleprinter[doctor]'")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="teleprinter",
         description="Relays a language model's token stream through an HTTP or SOCKS proxy,"
         " as server-sent events.",
-        epilog="Settings: command line, environment (TELEPRINTER_UPSTREAM_URL, _KEY, _PROXY, ...),"
-        " .env, the settings file. `teleprinter COMMAND --help` tells more.",
+        epilog="Settings, first wins: command line, environment (TELEPRINTER_UPSTREAM_URL, _KEY,"
+        " _PROXY, ...), .env, $CREDENTIALS_DIRECTORY, the settings file. `teleprinter serve` shows"
+        " a demo without any; `teleprinter doctor` says why no answer comes;"
+        " `teleprinter COMMAND --help` tells more.",
     )
     parser.add_argument("--version", action="version", version=f"teleprinter {__version__}")
-    with suppress(ImportError):  # an extra
-        import shtab  # noqa: PLC0415
-
-        shtab.add_argument_to(parser, help="print the completion of that shell, to be sourced")
+    files = _add_completion(parser)
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     adders = (_add_serve, _add_check, _add_doctor)
     for command in [add(commands) for add in adders]:
         where = "default ./teleprinter.toml, else /etc/teleprinter/teleprinter.toml"
-        command.add_argument("--config", metavar="FILE", help=f"the settings file, {where}")
+        config: Any = command.add_argument(
+            "--config", metavar="FILE", help=f"the settings file, {where}"
+        )
+        config.complete = files
     return parser
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> Any:
+    """Add --print-completion; return what completes the names of files."""
+    what, shells = "print the completion of that shell, to be sourced", "SHELL"
+    try:
+        import shtab  # noqa: PLC0415  an extra
+    except ImportError:
+        parser.add_argument("--print-completion", action=_NoCompletion, metavar=shells, help=what)
+        return None
+    shtab.add_argument_to(parser, help=what)
+    return shtab.FILE
 
 
 Commands = Any
@@ -90,8 +111,8 @@ def _add_serve(commands: Commands) -> argparse.ArgumentParser:
         "serve",
         help=text,
         description=f"{text.capitalize()}. With no upstream configured a built-in demo answers.",
-        epilog="SIGTERM drains, SIGHUP reads the settings again. Exit: 0 stopped, 1 cannot listen,"
-        " 2 bad settings.",
+        epilog="Ctrl-C and SIGTERM drain, twice ends at once; SIGHUP reads the settings again."
+        " Exit: 0 stopped, 1 cannot listen, 2 bad settings.",
     )
     serve.add_argument("--host", help="the address to listen on, default 127.0.0.1")
     serve.add_argument("--port", help="the port to listen on, 0 for any, default 8080")
@@ -114,8 +135,8 @@ def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
         "doctor",
         help=text,
         description=f"{text.capitalize()}: DNS, proxy, TLS, key, and what to do about what fails.",
-        epilog="Exit: 0 all ways work, 1 some, 2 none (or bad settings). JSON: exit, works, demo,"
-        " remarks, ways[upstream, url, way, works, steps[step, result, seconds, said, cure],"
+        epilog="Exit: 0 all ways work, 1 some, 2 none (or bad settings), 130 Ctrl-C. JSON: exit,"
+        " works, demo, remarks, ways[upstream, url, way, works, steps[step, result, seconds, said, cure],"
         " stream]; result is ok, warning or failed.",
     )
     doctor.add_argument(
@@ -124,9 +145,13 @@ def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     doctor.add_argument(
         "--stream", action="store_true", help="ask for one small answer too: do tokens stream?"
     )
-    doctor.add_argument("--model", metavar="NAME", default="", help="the model that --stream asks")
+    doctor.add_argument("--model", metavar="NAME", default="", help="the model for it")
     doctor.add_argument(
-        "--idle", metavar="SECONDS", type=_seconds, default=0.0, help="hold a silent line so long"
+        "--idle",
+        metavar="SECONDS",
+        type=_seconds,
+        default=0.0,
+        help="hold a silent line so long: is it cut?",
     )
     doctor.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     doctor.set_defaults(command=_doctor)
