@@ -136,8 +136,8 @@ def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
         help=text,
         description=f"{text.capitalize()}: DNS, proxy, TLS, key, and what to do about what fails.",
         epilog="Exit: 0 all ways work, 1 some, 2 none (or bad settings), 130 Ctrl-C. JSON: exit,"
-        " works, demo, remarks, ways[upstream, url, way, works, steps[step, result, seconds, said, cure],"
-        " stream]; result is ok, warning or failed.",
+        " works, demo, remarks, ways[upstream, url, way, works,"
+        " steps[step, result, seconds, said, cure], stream]; result is ok, warning or failed.",
     )
     doctor.add_argument(
         "--upstream", metavar="NAME", action="append", default=[], help="only this one; repeatable"
