@@ -9,7 +9,7 @@ import io
 import json
 from contextlib import suppress
 
-from fakes import HttpProxy, chat_frame
+from fakes import HttpProxy, SocksProxy, chat_frame
 from fakes.frames import DONE
 from fakes.tunnel import end
 from service.doctor.command import examine
@@ -24,8 +24,11 @@ JSON = "application/json"
 TOKENS = 30
 
 
-def api(base="/v1", *, clock=None):
-    """Return the script of an API at that path; a clock is moved on after each token."""
+def api(base="/v1", *, clock=None, pause=0.0):
+    """Return the script of an API at that path.
+
+    A clock is moved on after each token, or each takes a `pause` of so many real seconds.
+    """
 
     async def script(request, wire):
         path = request.target
@@ -40,6 +43,7 @@ def api(base="/v1", *, clock=None):
         for number in range(TOKENS):
             if clock is not None:
                 clock.advance(0.05)
+            await asyncio.sleep(pause)
             await wire.chunk(chat_frame({"content": f"{number} "}))
         await wire.chunk(chat_frame({}, finish="stop"))
         await wire.chunk(DONE)
@@ -74,6 +78,30 @@ class Gatherer(HttpProxy):
                     target.write(held)
                     await target.drain()
                     held = b""
+
+
+class Cutter(SocksProxy):
+    """A proxy that, on `cut`, is done with what goes through it, as with a line that is idle.
+
+    forgets   it closes nothing: what is sent from then on goes nowhere, as behind a NAT
+    """
+
+    def __init__(self, *, forgets=False):
+        super().__init__()
+        self.cut = asyncio.Event()
+        self._forgets = forgets
+
+    async def tunnel(self, connection, target):
+        """Carry until the cut."""
+        carried = asyncio.create_task(super().tunnel(connection, target))
+        cut = asyncio.create_task(self.cut.wait())
+        await asyncio.wait([carried, cut], return_when=asyncio.FIRST_COMPLETED)
+        if self.cut.is_set() and self._forgets:
+            self.notify()
+            await connection.gone.wait()
+        cut.cancel()
+        carried.cancel()
+        await asyncio.gather(carried, cut, return_exceptions=True)
 
 
 def toml_of(url, *ways, key=KEY, **more):

@@ -12,6 +12,7 @@ from examining import (
     JSON,
     KEY,
     MODELS,
+    Cutter,
     Gatherer,
     api,
     examined,
@@ -431,3 +432,33 @@ async def test_a_silent_line(cuts, alive, held, clock):
             clock.advance(10)
             server.cut.set()
         assert (await holding)[0] == held
+
+
+@pytest.mark.parametrize(
+    ("forgets", "said"),
+    [
+        (False, "a silent line was closed after 30 s"),
+        (True, "a silent line was dropped within 60 s"),
+    ],
+)
+async def test_a_hop_that_cuts_idle_lines(forgets, said, clock, tmp_path):
+    """It is a warning on that way, with what to do; a way on which silence is held has none."""
+    async with Upstream(api()) as upstream, Cutter(forgets=forgets) as proxy:
+        toml = toml_of(f"{upstream.url}/v1", url_of(proxy, "socks5h"), "direct")
+        asked = asyncio.create_task(examined(tmp_path, toml, clock=clock, idle=60))
+        await clock.armed(clock.now() + 60)
+        clock.advance(30)
+        proxy.cut.set()
+        if forgets:
+            clock.advance(30)
+            await clock.armed(clock.now() + 10)  # for a sign of life
+            clock.advance(10)
+        await clock.armed(clock.now() + 60)
+        clock.advance(60)
+        found, text = await asked
+    through, direct = found.ways
+    step = step_of(through, "idle")
+    assert (step.result, step.said, through.works) == ("warning", said, True), text
+    assert "keep silence on the way shorter than that" in step.cure
+    assert step_of(direct, "idle").said == "a silent line stood for 60 s"
+    assert said in text

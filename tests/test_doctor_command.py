@@ -1,5 +1,6 @@
 """`teleprinter doctor` as people and scripts run it: exit codes, JSON, table, no secret."""
 
+import asyncio
 import io
 import json
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from examining import api, examined, settings_of, toml_of
+from examining import Cutter, Gatherer, api, examined, settings_of, toml_of
 from fakes import HttpProxy, SocksProxy, Upstream
 from program import running
 from service.__main__ import main
@@ -76,6 +77,31 @@ async def test_json(tmp_path, dead_port):
     assert [way["works"] for way in found["ways"]] == [True, False]
     check(found["ways"][0]["stream"], STREAM)
     assert found["ways"][1]["stream"] is None
+
+
+async def test_a_hop_that_cuts_idle_lines(tmp_path):
+    """--idle, from the command to the verdict: the third connection is the silent one."""
+    async with Upstream(api()) as upstream, Cutter() as proxy:
+        toml = toml_of(f"{upstream.url}/v1", proxy.url_as("socks5h"))
+        asking = asyncio.create_task(run(tmp_path, toml, "--idle", "60"))
+        await upstream.until(lambda: upstream.connections == 3)
+        proxy.cut.set()
+        code, printed, errors = await asking
+    assert code == 0, errors
+    assert re.search(r"WARN  idle +\d+ ms  a silent line was closed after \d+ s\n", printed)
+    assert "a hop cuts idle lines, or the upstream does" in printed
+
+
+async def test_a_proxy_that_gathers(tmp_path):
+    """--stream, in real time: an answer that is 1.5 s in the making comes in two lumps."""
+    async with Upstream(api(pause=0.05)) as upstream, Gatherer(2400) as near, SocksProxy() as far:
+        chain = [near.url, far.url_as("socks5h")]
+        toml = toml_of(f"{upstream.url}/v1", chain)
+        code, printed, errors = await run(tmp_path, toml, "--stream")
+    assert code == 0, errors
+    assert re.search(r"WARN  stream .*, 30 tokens in \d reads, .* s: lumps\n", printed), printed
+    assert "TELEPRINTER_PACE=smooth spreads them" in printed
+    assert "the proxy gathers them, or the upstream does" in printed
 
 
 def test_help_documents_the_fields(capsys):
