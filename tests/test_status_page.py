@@ -14,6 +14,8 @@ import pytest_asyncio
 from chromium import Chromium, chromium
 from fakes import SocksProxy, Upstream, chat, chat_frame, sse
 from relaying import relaying, until
+from statuses import MODELS, busy, told
+from visiting import AXE, serious
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,8 +36,11 @@ async def _chromium():
 
 
 @asynccontextmanager
-async def looking(relay, *, allowed=None, **options):
-    """Open the page in a profile of its own; no error and no request to elsewhere may come."""
+async def looking(relay, *, allowed=None, snapshot=None, **options):
+    """Open the page in a profile of its own; no error and no request to elsewhere may come.
+
+    snapshot   told in the relay's place
+    """
     profile = await Chromium.running.new_context(**(ENGLISH | options))
     errors, asked = [], []
     try:
@@ -43,6 +48,9 @@ async def looking(relay, *, allowed=None, **options):
         page.on("console", lambda said: errors.append(said.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
+        if snapshot is not None:
+            sse = {"body": told(snapshot), "content_type": "text/event-stream"}
+            await page.route("**/status/events", lambda route: route.fulfill(**sse))
         await page.goto(f"{relay.url}/status")
         yield page
     finally:
@@ -205,24 +213,97 @@ async def test_a_key_is_asked_for_and_kept_for_the_tab(clock):
         assert kept[1] == {}
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("language", [ENGLISH, CHINESE], ids=["en", "zh"])
-async def test_both_languages_both_widths(clock, language, width, scheme):
-    """All of it is said in the reader's language, and nothing has to be scrolled sideways."""
-    options = {**language, "viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+async def test_it_stops_one_s_own(clock):
+    """At the relay: the upstream is left, the row goes; another caller's stream has no button."""
+    toml = '[server]\nkeys = ["ann:key-of-ann", "bob:key-of-bob"]\n'
     async with AsyncExitStack() as stack, Upstream() as upstream:
-        relay = await stack.enter_async_context(relaying(upstream.url, clock=clock))
-        await begin(relay, upstream, stack)
-        page = await stack.enter_async_context(looking(relay, **options))
-        await page.locator("#streams li").wait_for()
-        chinese = language is CHINESE
+        relay = await stack.enter_async_context(relaying(upstream.url, toml=toml, clock=clock))
+        wires = {
+            key: await begin(relay, upstream, stack, {"Teleprinter-Key": key})
+            for key in ("key-of-bob", "key-of-ann")
+        }
+        page = await stack.enter_async_context(looking(relay, allowed=UNAUTHORIZED))
+        await page.fill("#key", "key-of-ann")
+        await page.keyboard.press("Enter")
+        await shows(page, "1 more of others", "#others")
+        assert await page.locator("#streams button").count() == 1
+        await page.get_by_role("button", name="Stop").click()
+        await shows(page, "Stopped.", "#answer")
+        await upstream.until(wires["key-of-ann"].closed.is_set)
+        await until(lambda: len(relay.streams) == 1)
+        await second(clock)
+        await page.locator("#streams li").wait_for(state="detached")
+        assert not wires["key-of-bob"].closed.is_set()
+
+
+HOSTILE = ("<img src=x onerror=alert(1)>", "javascript:alert(1)", "</script><script>alert(1)")
+
+
+async def test_hostile_names_are_text(clock):
+    """What a client calls a model is shown as it is, and makes no element."""
+    async with (
+        relaying("http://127.0.0.1:9", clock=clock) as relay,
+        looking(relay, snapshot=busy(*HOSTILE)) as page,
+    ):
+        for name in HOSTILE:
+            await shows(page, name, "#streams")
+        assert await page.locator("img, #streams a, #streams script").count() == 0
+
+
+async def test_the_keyboard_is_enough(clock):
+    """Tab reaches the link, the language and every stop button, each with a name and a ring."""
+    async with (
+        relaying("http://127.0.0.1:9", clock=clock) as relay,
+        looking(relay, snapshot=busy()) as page,
+    ):
+        await page.locator("#streams li").first.wait_for()
+        reached = []
+        for _ in range(6):
+            await page.keyboard.press("Tab")
+            reached.append(await page.evaluate(FOCUSED))
+        assert [name for name, _ in reached[:2]] == ["Teleprinter", "中文"]
+        assert [name for name, _ in reached[2:]] == [f"Stop {model}" for model in MODELS]
+        assert all(ring for _, ring in reached)
+
+
+FOCUSED = """() => {
+    const e = document.activeElement;
+    return [e.ariaLabel ?? e.textContent, parseFloat(getComputedStyle(e).outlineWidth) >= 2];
+}"""
+LOOKED = [
+    pytest.param(
+        {**language, "viewport": {"width": width, "height": 900}, "color_scheme": scheme},
+        id=f"{width} {scheme} {language['locale']}",
+    )
+    for width in (1280, 390)
+    for scheme in ("light", "dark")
+    for language in (ENGLISH, CHINESE)
+]
+
+
+@pytest.mark.parametrize("options", LOOKED)
+async def test_all_of_it_on_every_screen(clock, options):
+    """A relay at work, in the reader's language, and nothing that one with a handicap misses.
+
+    Nothing has to be scrolled sideways.
+    """
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: npm ci --prefix tests/clients")
+    async with (
+        relaying("http://127.0.0.1:9", clock=clock) as relay,
+        looking(relay, snapshot=busy(), **options) as page,
+    ):
+        await page.locator("#streams li").first.wait_for()
+        assert await page.locator("#ways .spark svg rect").count() == 90
+        assert await page.locator("#bars rect.s_ok").count() == 15
+        chinese = options["locale"] == CHINESE["locale"]
         assert await page.evaluate("document.documentElement.lang") == (
             "zh-CN" if chinese else "en"
         )
         for text in await page.locator("h1, h2, dt, #chain b, #streams button").all_inner_texts():
             assert bool(re.search("[一-鿿]", text)) == chinese, text
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await serious(page) == []
 
 
 async def test_the_language_can_be_changed(clock):

@@ -211,14 +211,19 @@ class Visit:
         """Return what axe-core finds serious or critical."""
         if not AXE.is_file():
             pytest.skip("axe-core is not installed: npm ci --prefix tests/clients")
-        await self.page.evaluate(AXE.read_text())
-        found = await self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        return [
-            f"{each['id']}: {node['html']} {node['failureSummary']}"
-            for each in found["violations"]
-            if each["impact"] in {"serious", "critical"}
-            for node in each["nodes"]
-        ]
+        return await serious(self.page)
+
+
+async def serious(page: "Page") -> list[str]:
+    """Return what axe-core finds serious or critical."""
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{each['id']}: {node['html']} {node['failureSummary']}"
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+        for node in each["nodes"]
+    ]
 
 
 @asynccontextmanager
