@@ -1,12 +1,17 @@
-"""The pictures of the page: `python tests/screenshots.py [FOLDER]` makes them anew."""
+"""The pictures of the pages: `python tests/screenshots.py [FOLDER]` makes them anew."""
 
 import asyncio
 import base64
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chromium import chromium
+from chromium import Chromium, chromium
+from statuses import busy, told
 from visiting import Look, Stub, Visit, answers, event, visiting
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 ENGLISH = """\
 The proxy in front closes a line on which **nothing was said for 60 seconds**, and a model that \
@@ -57,10 +62,14 @@ async def typing(stub: Stub, visit: Visit, question: str, text: str, ending: str
     await visit.sees_within(ending)
 
 
-async def picture(visit: Visit) -> bytes:
-    """Take the picture as WebP."""
-    devtools = await visit.page.context.new_cdp_session(visit.page)
-    shot = await devtools.send("Page.captureScreenshot", {"format": "webp", "quality": 88})
+async def picture(page: "Page", *, whole: bool = False) -> bytes:
+    """Take the picture as WebP, of what can be seen or of the whole page."""
+    devtools = await page.context.new_cdp_session(page)
+    how = {"format": "webp", "quality": 80, "captureBeyondViewport": whole}
+    if whole:
+        size = (await devtools.send("Page.getLayoutMetrics"))["cssContentSize"]
+        how["clip"] = {**size, "scale": 1}
+    shot = await devtools.send("Page.captureScreenshot", how)
     return base64.b64decode(shot["data"])
 
 
@@ -72,7 +81,7 @@ async def desk() -> bytes:
         await visit.page.locator("#model").fill("gpt-4o-mini")
         question = "Why does my stream stop after a minute behind nginx?"
         await typing(stub, visit, question, ENGLISH, "ask again with the")
-        return await picture(visit)
+        return await picture(visit.page)
 
 
 async def phone() -> bytes:
@@ -84,13 +93,36 @@ async def phone() -> bytes:
         stub.reset_connections()
         await visit.status("1 秒后重试")
         visit.errors.clear()  # Chromium's own words for the cut
-        return await picture(visit)
+        return await picture(visit.page)
+
+
+async def status(width: int, scheme: str, locale: str, *, whole: bool = False) -> bytes:
+    """Show the status of a relay at work, of which one proxy is down."""
+    look = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "locale": locale}
+    profile = await Chromium.running.new_context(**look, **STILL)
+    async with Stub() as stub:
+        page = await profile.new_page()
+        body = told(busy())
+        await page.route(
+            "**/status/events",
+            lambda route: route.fulfill(body=body, content_type="text/event-stream"),
+        )
+        await page.goto(f"{stub.url}/status.html")
+        await page.locator("#streams li").last.wait_for()
+        shot = await picture(page, whole=whole)
+        await profile.close()
+    return shot
 
 
 async def pictures() -> dict[str, bytes]:
     """Make all, by their names."""
     async with chromium():
-        return {"page-light.webp": await desk(), "page-dark-phone.webp": await phone()}
+        return {
+            "page-light.webp": await desk(),
+            "page-dark-phone.webp": await phone(),
+            "status-light.webp": await status(1200, "light", "en-GB", whole=True),
+            "status-dark-phone.webp": await status(390, "dark", "zh-CN"),
+        }
 
 
 if __name__ == "__main__":
