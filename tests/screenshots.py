@@ -73,9 +73,9 @@ async def picture(page: "Page", *, whole: bool = False) -> bytes:
     return base64.b64decode(shot["data"])
 
 
-async def desk() -> bytes:
-    """On a desk, in the light: an answer that types itself."""
-    look = Look(1280, "light", "en-US")
+async def desk(scheme: str) -> bytes:
+    """On a desk, `light` or `dark`: an answer that types itself."""
+    look = Look(1280, scheme, "en-US")
     async with Stub() as stub, visiting(stub.url, look, **STILL) as visit:
         await visit.page.set_viewport_size({"width": 1000, "height": 1080})
         await visit.page.locator("#model").fill("gpt-4o-mini")
@@ -117,8 +117,9 @@ async def status(width: int, scheme: str, locale: str, *, whole: bool = False) -
 async def pictures() -> dict[str, bytes]:
     """Make all, by their names."""
     async with chromium():
+        desks = {f"page-{scheme}.webp": await desk(scheme) for scheme in ("light", "dark")}
         return {
-            "page-light.webp": await desk(),
+            **desks,
             "page-dark-phone.webp": await phone(),
             "status-light.webp": await status(1200, "light", "en-GB", whole=True),
             "status-dark-phone.webp": await status(390, "dark", "zh-CN"),
