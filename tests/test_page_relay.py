@@ -80,20 +80,27 @@ async def test_the_tokens_are_the_upstream_s():
         await visit.sees_within("gpt-4o-mini", "figures")
 
 
-async def test_stop_reaches_the_upstream():
-    """Esc ends the upstream's request."""
+STOPPED = {"en-US": "Stopped", "zh-CN": "已停止"}
+
+
+@pytest.mark.parametrize("look", [LOOKS[0], LOOKS[-1]], ids=str)
+async def test_stop_reaches_the_upstream(look):
+    """Esc, and on a phone the button, ends the upstream's request."""
     async with (
         Upstream() as upstream,
         relaying(upstream.url) as relay,
-        visiting(relay.url, errors=CUT) as visit,
+        visiting(relay.url, look, errors=CUT) as visit,
     ):
         await visit.ask("Hello?")
         _, wire = await upstream.next()
         await begin(wire, "Hel")
         await visit.sees("Hel")
-        await visit.page.keyboard.press("Escape")
+        if look.phone:
+            await visit.page.locator("#stop").tap()
+        else:
+            await visit.page.keyboard.press("Escape")
         await upstream.until(wire.closed.is_set)
-        await visit.sees_within("Stopped", "cut")
+        await visit.sees_within(STOPPED[look.locale], "cut")
 
 
 async def test_the_key():
@@ -174,21 +181,24 @@ async def test_the_demo(tmp_path):
         assert await visit.page.locator(".thinking").is_visible()
 
 
-async def test_the_line_is_cut_and_restored():
+GONE = {"en-US": "The line is gone", "zh-CN": "线路中断"}
+
+
+@pytest.mark.parametrize("look", [LOOKS[0], LOOKS[-1]], ids=str)
+async def test_the_line_is_cut_and_restored(look):
     """The relay's port goes away in the middle and comes back: not a token is lost or doubled."""
     async with (
         Upstream() as upstream,
         relaying(upstream.url, toml=KEEP) as relay,
         Plug(relay.port) as line,
-        visiting(line.url, errors=CUT) as visit,
+        visiting(line.url, look, errors=CUT) as visit,
     ):
-        visit.page.set_default_timeout(10_000)
         await visit.ask("Hello?")
         _, wire = await upstream.next()
         await begin(wire, "One, ")
         await visit.sees("One,")
         line.pull()
-        await visit.status("The line is gone")
+        await visit.status(GONE[look.locale])
         await wire.chunk(chat_frame({"content": "two, "}))
         await line.put_back()
         await visit.sees("One, two,")
