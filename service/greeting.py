@@ -53,7 +53,12 @@ def next_steps(settings: Settings, addresses: Iterable[object]) -> Iterator[str]
     place = f"{scheme}://{_bracketed(host)}:{found[1]}{prefix}"
     yield f"try: curl -{raw}N{key} '{place}/chat?question=Why+is+the+sky+blue%3F'"
     if any(upstream.name != "demo" for upstream in settings.upstream):
-        yield "if no answer comes: teleprinter doctor"
+        yield f"if no answer comes: {_program()} doctor"
+
+
+def _program() -> str:
+    """Return how it was called, where that was by its name: it may not be on the PATH."""
+    return sys.argv[0] if sys.argv[0].endswith("/teleprinter") else "teleprinter"
 
 
 def _bracketed(host: str) -> str:

@@ -167,6 +167,16 @@ def test_without_rich(monkeypatch):
     assert type(shown.shown(Terminal(), json=True)) is shown.Json
 
 
+def test_plain_lines_on_a_terminal(tmp_path):
+    """What is being tried stands in the last line until it is known, and goes with the end."""
+    out = Terminal()
+    settings = settings_of(tmp_path, toml_of("http://127.0.0.1:1/v1"))
+    assert command.run(settings, [], Wishes(), shown.Plain(out)) == 2
+    assert "\r\x1b[K  ...   tcp\r\x1b[K  " in out.getvalue()
+    lines = [line.rpartition("\r\x1b[K")[2] for line in out.getvalue().split("\n")]
+    assert (lines[-2:], "..." in "".join(lines)) == (["no way works (0 of 1)", ""], False)
+
+
 def doctor(folder, *options):
     """Return the command that examines what is in the folder's file."""
     own = ["--config", str(folder / "examined.toml"), *options]

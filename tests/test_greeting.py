@@ -93,10 +93,14 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("server", "address", "place"), PLACES)
-def test_what_to_try(server, address, place):
-    """The address, a place for the key, the first upstream's prefix; nothing for a socket file."""
+def test_what_to_try(server, address, place, monkeypatch):
+    """The address, a place for the key, the first upstream's prefix; nothing for a socket file.
+
+    The program is called as it was called.
+    """
+    monkeypatch.setattr(sys, "argv", [".venv/bin/teleprinter", "serve"])
     settings = Settings(server=server, upstream=(Up(name="up", url="http://h/v1", prefix="/eu"),))
     first, second = next_steps(settings, ["/run/socket", address])
     assert first.startswith(f"try: {place}")
-    assert second == "if no answer comes: teleprinter doctor"
+    assert second == "if no answer comes: .venv/bin/teleprinter doctor"
     assert list(next_steps(settings, ["/run/socket"])) == []

@@ -82,7 +82,11 @@ class Json:
 
 
 class Plain(Json):
-    """A line a step, and a line below for its cure."""
+    """A line a step, and a line below for its cure; on a terminal, what is being tried below it."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._clear = "\r\x1b[K" if out.isatty() else ""
 
     def started(self, *, demo: bool) -> None:
         """Say that there is only the demo, if so."""
@@ -92,6 +96,17 @@ class Plain(Json):
     def way_begins(self, way: Way) -> None:
         """Name the way."""
         self._say(f"\n{way.upstream}: {way.url} through {way.way}")
+
+    def step_begins(self, way: Way, step: str) -> None:  # noqa: ARG002
+        """Say what is being tried, until it is known."""
+        if self._clear:
+            self._out.write(f"{self._clear}  ...   {step}")
+            self._out.flush()
+
+    def stopped(self) -> None:
+        """Take away what was being tried."""
+        self._out.write(self._clear)
+        self._out.flush()
 
     def step_ends(self, way: Way, step: Step) -> None:  # noqa: ARG002
         """Print the step."""
@@ -108,7 +123,7 @@ class Plain(Json):
         self._say(_total(report))
 
     def _say(self, text: str) -> None:
-        self._out.write(f"{text}\n")
+        self._out.write(f"{self._clear}{text}\n")
         self._out.flush()
 
 
