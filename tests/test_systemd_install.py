@@ -1,6 +1,7 @@
 """The script that installs the service on Debian, in a lab: install, upgrade, roll back, remove."""
 
 import asyncio
+import json
 import re
 from collections import Counter
 from contextlib import contextmanager
@@ -83,6 +84,13 @@ def test_it_starts_with_the_machine(lab):
     """It is enabled: after a boot it serves."""
     assert lab.run("systemctl", "is-active", SERVICE).stdout == "active\n"
     assert lab.run("systemctl", "is-enabled", SERVICE).stdout == "enabled\n"
+
+
+def test_the_journal_has_log_lines_only(lab):
+    """What the service itself writes is JSON from its first line on, such as where it listens."""
+    written = lab.run("journalctl", "-o", "cat", f"_SYSTEMD_UNIT={SERVICE}").stdout.splitlines()
+    said = [json.loads(line)["event"] for line in written]
+    assert [text for text in said if text.startswith(f"listening on http://127.0.0.1:{lab.port}/")]
 
 
 async def test_an_upgrade_loses_no_request(lab):
