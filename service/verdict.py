@@ -11,6 +11,8 @@ from service.core import retry
 from service.errors import Failure
 
 _ANSWERS: Final = ("audio/", "image/", "video/")
+_BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
+"""By 204 an EventSource is told not to come back, whatever Content-Type stands there (WHATWG)."""
 
 
 def succeeded(answer: Answer) -> bool:
@@ -20,6 +22,8 @@ def succeeded(answer: Answer) -> bool:
 
 def streams(answer: Answer) -> bool:
     """Tell whether the body is an event stream."""
+    if answer.status in _BODILESS:
+        return False
     return succeeded(answer) and answer.content_type == "text/event-stream"
 
 

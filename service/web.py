@@ -233,6 +233,7 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         return await serve(request, response, outlet, leave)
     response = event_stream(request, stream.name, stream.server)
     if answer is not None:
+        response.set_status(answer.status, answer.reason)
         hand_on(response, answer)
     view = raw_view(stream.replay, stream.dialect, stream.hides_usage)
     outlet = outlet_of(gateway, reader, view, pace or gateway.pace_of(stream))
