@@ -461,6 +461,22 @@ async def test_nobody_is_told_of_readers_after_the_end(place, name):
     assert told == [True]
 
 
+async def test_who_has_not_begun_to_read_has_not_left(place, name):
+    """A stream that is too long to be kept before its reader is there waits for the reader."""
+    place.writes.adopt(Caps(stream=STEP), 0)
+    log = place.writes.open(name, "alice", Facts())
+    told = []
+    log.on_watch = told.append
+    log.append([frame(1, "x" * STEP)])
+    assert not log.kept
+    assert told == []
+    reader = log.reader()
+    assert told == [True]
+    assert [one.number for one in reader.take()] == [1]
+    reader.close()
+    assert told == [True, False]
+
+
 async def test_a_closed_reader_gets_nothing(place, name):
     """It is neither called nor given what comes; to follow None is only to be called no more."""
     log = place.writes.open(name, "alice", Facts())

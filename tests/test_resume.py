@@ -11,7 +11,7 @@ import json
 import pytest
 
 from clock import FakeClock
-from fakes import Upstream, chat, chat_frame
+from fakes import Upstream, chat, chat_frame, sse
 from relaying import Event, arrived, events, read_cut, read_events, relaying, settled, until
 
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
@@ -171,6 +171,19 @@ async def test_who_leaves_a_stream_that_became_too_long_leaves_it_to_the_others(
             found = await read_events(other)
     assert text(found) == "x" * 30_000 + "you"
     assert found[-1].name == "done"
+
+
+async def test_a_stream_whose_first_frame_is_too_long_to_keep_reaches_its_reader():
+    """The cap may be passed before the response begins: the stream goes on, unkept."""
+    toml = KEEP + "[store]\nstream_bytes = 20000\n"
+    frames = chat(["x" * 30_000, "you"])
+    async with Upstream(sse(*frames)) as upstream, relaying(upstream.url, toml=toml) as relay:
+        body = {"model": "m", "messages": [], "stream": True}
+        keep = {"Teleprinter-Keep": "60"}
+        async with relay.post("/v1/chat/completions", body, keep) as response:
+            received = await response.read()
+    assert received.count(b"data: ") == len(frames)
+    assert received.endswith(DONE)
 
 
 async def test_a_return_that_is_refused_is_no_reader():

@@ -156,7 +156,8 @@ class Log:
                 self._keeper.released(self)
             self._notify()
             self.trim()
-            self._tell()
+            if self._begun:  # who has not begun has not left
+                self._tell()
 
     @property
     def full(self) -> bool:
