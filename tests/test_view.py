@@ -73,8 +73,14 @@ class TestRaw:
     )
     def test_ids(self, raw):
         """A kept stream gets an id before each frame, as a line of that frame."""
-        [piece] = RawView(Chat(), "s-_1").frame(Frame(7, raw, QUIET))
-        assert piece.data == b"id: s-_1.7\ndata: x\n\n"
+        [piece] = RawView(Chat(), "s-_1").frame(Frame(1, raw, QUIET))
+        assert piece.data == b"id: s-_1.1\ndata: x\n\n"
+
+    def test_a_byte_order_mark_in_the_middle_stays(self):
+        """Only the first one of a stream is no part of it: later its line is an unknown field."""
+        raw = sse.BOM + b"data: x\n\n"
+        (piece,) = RawView(Chat(), "S").frame(Frame(2, raw, QUIET))
+        assert piece.data == b"id: S.2\n" + raw
 
     @pytest.mark.parametrize(
         ("raw", "expected"),

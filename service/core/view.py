@@ -101,7 +101,8 @@ class RawView:
         return _joined(self.frame(frame))
 
     def _with_id(self, prefix: bytes, frame: Frame) -> bytes:
-        raw = frame.raw.removeprefix(sse.BOM).lstrip(b"\r\n")
+        raw = frame.raw.removeprefix(sse.BOM) if frame.number == 1 else frame.raw
+        raw = raw.lstrip(b"\r\n")
         if raw.startswith(b"id") or b"\nid" in raw or b"\rid" in raw:
             raw = _ID_LINE.sub(b"", raw)
         if frame.event.content or sse.payload(raw) is not None:
