@@ -627,7 +627,7 @@ async def test_a_dot_segment_is_refused(target, absolute):
 
 @pytest.mark.parametrize("status", [201, 210, 299])
 async def test_an_event_stream_has_the_upstreams_status(status):
-    """A stream that does not come with 200 is handed on as what it is: an EventSource refuses it."""
+    """A stream that does not come with 200 is none to an EventSource: so it stays."""
     async with Upstream(sse(b"data: 1\n\n", status=status)) as upstream:
         answer = await ask(upstream, "GET", "/v1/events")
     assert (answer.status, answer.body) == (status, b"data: 1\n\n")
@@ -635,7 +635,7 @@ async def test_an_event_stream_has_the_upstreams_status(status):
 
 @pytest.mark.parametrize("status", [204, 205])
 async def test_no_content_is_no_event_stream(status):
-    """204 tells an EventSource not to come back; the Content-Type that stands there is no matter."""
+    """204 tells an EventSource not to come back, whatever Content-Type stands there."""
     async with Upstream(reply(status, b"", content_type="text/event-stream")) as upstream:
         answer = await ask(upstream, "GET", "/v1/events")
     assert (answer.status, answer.body, answer.whole) == (status, b"", True)
