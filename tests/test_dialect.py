@@ -597,6 +597,21 @@ class TestUnknown:
         assert state(reader) == {"trusting"}
 
 
+@pytest.mark.parametrize(
+    ("dialect", "kind"), [(Anthropic, "message_stop"), (Responses, "response.completed")]
+)
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_the_last_frame_without_its_blank_line(dialect, kind, end):
+    """The upstream has said that it is complete; a piece of the same says nothing."""
+    raw = b'event: %b\ndata: {"type":"%b"}' % (kind.encode(), kind.encode())
+    reader = dialect()
+    assert reader.read_rest(raw[:-1]) is None
+    assert reader.read_rest(b'data: {"type":"ping"}') is None
+    assert not reader.complete
+    assert reader.read_rest(raw + end) is not None
+    assert reader.complete
+
+
 @pytest.mark.parametrize("dialect", PARSING)
 @pytest.mark.parametrize("data", [b"x", b"5", b"[]", b"{", b"[" * 100_000, b'{"usage":1e999}'])
 def test_no_object_is_no_event(dialect, data):

@@ -55,6 +55,17 @@ class _TypedDialect(Dialect):
             self.usage = _merged(self.usage, message.usage)
         return self._content(kind, message)
 
+    def read_rest(self, rest: bytes) -> Event | None:
+        """Return what it means; the last frame of an answer is whole without its blank line too."""
+        event = super().read_rest(rest)
+        if event is not None:
+            return event
+        try:
+            kind = text_of(_typed(sse.payload(rest) or b"").type)
+        except NO_JSON:
+            return None
+        return self.read(rest + b"\n\n") if kind in self.completes else None
+
     @abstractmethod
     def _content(self, kind: str, message: _Typed) -> Event: ...
 
