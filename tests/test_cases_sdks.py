@@ -12,11 +12,15 @@ import openai
 import pytest
 import pytest_asyncio
 
-from cases import Case, serving
+from cases import STREAM, Answer, Case, send, serving
 from cases.sdk_framing import FRAMING, STREAMING
-from fakes import Upstream
+from cases.sdk_streams import ANTHROPIC, OPENAI, Told
+from fakes import Request, Upstream, Wire, sse
+from fakes.frames import DONE
 from relaying import relaying
 from sdks import (
+    ASKED,
+    SAID,
     anthropic_client,
     around_the_sdks,
     async_anthropic_client,
@@ -74,3 +78,115 @@ async def test_framing(name: str, number: int, one: Case, urls: tuple[str, str])
     """The SDK's iterator hands on the case's events, with the relay as without it."""
     direct, relayed = [await events(name, url, number) for url in urls]
     assert relayed == direct == list(one.events)
+
+
+# --- what stream() puts together
+
+
+def at(message: Any, path: str) -> Any:
+    """Return what stands at a dotted path, None if nothing does."""
+    for name in path.split("."):
+        if isinstance(message, list):
+            message = message[int(name)] if int(name) < len(message) else None
+        else:
+            message = (message or {}).get(name)
+    return message
+
+
+async def put_together(url: str, one: Told) -> tuple[list[str], dict[str, Any]]:
+    """Return the types of the events, and the message at the end, by Anthropic's SDK."""
+    async with connected(async_anthropic_client(url)) as client:
+        messages = client.beta.messages if one.beta else client.messages
+        async with messages.stream(**SAID) as stream:
+            kinds = [event.type async for event in stream]
+            message = await stream.get_final_message()
+    return kinds, message.to_dict()
+
+
+async def completed(url: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the same of openai's."""
+    asked = {"model": "m", "messages": ASKED}
+    async with (
+        connected(async_openai_client(url)) as client,
+        client.chat.completions.stream(**asked) as stream,
+    ):
+        kinds = [event.type async for event in stream]
+        completion = await stream.get_final_completion()
+    return kinds, completion.to_dict()
+
+
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.source) for one in (*ANTHROPIC, *OPENAI)])
+async def test_stream(one: Told):
+    """The SDK's stream() has the same events and the same message, which are the case's."""
+
+    async def script(_request: Request, wire: Wire) -> None:
+        await send(Answer(one.pieces), wire)
+
+    said = []
+    async with Upstream(script) as upstream, relaying(upstream.url) as relay:
+        for url in (upstream.url, relay.url):
+            said.append(await put_together(url, one) if one in ANTHROPIC else await completed(url))
+    direct, relayed = said
+    assert relayed == direct
+    kinds, message = relayed
+    assert one.kinds is None or kinds == list(one.kinds)
+    assert {path: at(message, path) for path in one.final} == one.final
+
+
+async def test_invalid_json_of_a_tool():
+    """What the SDK cannot parse it says, with the relay as without it (test_tool_use_invalid_json)."""
+    pieces = (
+        b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message",'
+        b'"role":"assistant","content":[],"model":"c","usage":{"input_tokens":1,"output_tokens":1}'
+        b"}}\n\n",
+        b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block"'
+        b':{"type":"tool_use","id":"t","name":"w","input":{}}}\n\n',
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
+        b'{"type":"input_json_delta","partial_json":"{\\"unit\\": celsius}"}}\n\n',
+        b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n',
+        b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+    )
+    async with Upstream(sse(*pieces)) as upstream, relaying(upstream.url) as relay:
+        for url in (upstream.url, relay.url):
+            with pytest.raises(ValueError, match="Unable to parse tool parameter JSON"):
+                await put_together(url, Told("", (), {}))
+
+
+async def test_error_type():
+    """An error in the stream is raised as what the API says that it is (test_error_type)."""
+    body = b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message":'
+    body += b' "Overloaded"}}\n\n'
+    async with Upstream(sse(body)) as upstream, relaying(upstream.url) as relay:
+        for url in (upstream.url, relay.url):
+            with pytest.raises(anthropic.APIStatusError, match="Overloaded") as raised:
+                await put_together(url, Told("", (), {}))
+            assert raised.value.type == "overloaded_error"
+
+
+@pytest.mark.parametrize("ending", ["complete", "truncate", "stall", "trickle"])
+async def test_done_http11_connection_reuse(ending: str):
+    """After [DONE] the SDK's stream is over, however the upstream goes on; the next one works."""
+    hello = b'data: {"id":"s","choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n' + DONE
+    over = asyncio.Event()
+
+    async def script(_request: Request, wire: Wire) -> None:
+        await wire.head(content_type=STREAM)
+        await wire.chunk(hello)
+        if over.is_set() or ending == "complete":
+            await wire.end()
+        elif ending == "truncate":
+            wire.close()
+        else:
+            await wire.send(b"0\r\nX-Trailer: a" if ending == "trickle" else b"")
+            await over.wait()
+
+    async with (
+        Upstream(script) as upstream,
+        relaying(upstream.url) as relay,
+        connected(async_openai_client(relay.url)) as client,
+    ):
+        for _ in range(2):
+            stream = await client.chat.completions.create(model="m", messages=[], stream=True)
+            async with stream:
+                assert [one.choices[0].delta.content async for one in stream] == ["hello"]
+            over.set()
