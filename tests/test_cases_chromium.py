@@ -164,7 +164,7 @@ async def test_close():
 
 
 async def test_window_stop():
-    """window.stop() before the answer ends it all (eventsource-request-cancellation.any.window.js)."""
+    """window.stop() before the answer ends it all (eventsource-request-cancellation)."""
     async with Upstream() as upstream, relaying(upstream.url) as relay:
         page = await Chromium.running.new_page()
         await page.goto(f"{relay.url}/")

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from cases import STREAM, Answer, Case, send, serving
 from cases.sdk_framing import FRAMING, STREAMING
-from cases.sdk_streams import ANTHROPIC, OPENAI, Told
+from cases.sdk_streams import ANTHROPIC, INVALID, OPENAI, Told
 from fakes import Request, Upstream, Wire, sse
 from fakes.frames import DONE
 from relaying import relaying
@@ -103,7 +103,7 @@ async def put_together(url: str, one: Told) -> tuple[list[str], dict[str, Any]]:
     return kinds, message.to_dict()
 
 
-async def completed(url: str) -> tuple[list[str], dict[str, Any]]:
+async def completed(url: str, _: Told) -> tuple[list[str], dict[str, Any]]:
     """Return the same of openai's."""
     asked = {"model": "m", "messages": ASKED}
     async with (
@@ -122,11 +122,9 @@ async def test_stream(one: Told):
     async def script(_request: Request, wire: Wire) -> None:
         await send(Answer(one.pieces), wire)
 
-    said = []
+    ask = put_together if one in ANTHROPIC else completed
     async with Upstream(script) as upstream, relaying(upstream.url) as relay:
-        for url in (upstream.url, relay.url):
-            said.append(await put_together(url, one) if one in ANTHROPIC else await completed(url))
-    direct, relayed = said
+        direct, relayed = [await ask(url, one) for url in (upstream.url, relay.url)]
     assert relayed == direct
     kinds, message = relayed
     assert one.kinds is None or kinds == list(one.kinds)
@@ -134,19 +132,8 @@ async def test_stream(one: Told):
 
 
 async def test_invalid_json_of_a_tool():
-    """What the SDK cannot parse it says, with the relay as without it (test_tool_use_invalid_json)."""
-    pieces = (
-        b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","type":"message",'
-        b'"role":"assistant","content":[],"model":"c","usage":{"input_tokens":1,"output_tokens":1}'
-        b"}}\n\n",
-        b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block"'
-        b':{"type":"tool_use","id":"t","name":"w","input":{}}}\n\n',
-        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
-        b'{"type":"input_json_delta","partial_json":"{\\"unit\\": celsius}"}}\n\n',
-        b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n',
-        b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
-    )
-    async with Upstream(sse(*pieces)) as upstream, relaying(upstream.url) as relay:
+    """What the SDK cannot parse it says as ever (test_tool_use_invalid_json)."""
+    async with Upstream(sse(*INVALID)) as upstream, relaying(upstream.url) as relay:
         for url in (upstream.url, relay.url):
             with pytest.raises(ValueError, match="Unable to parse tool parameter JSON"):
                 await put_together(url, Told("", (), {}))

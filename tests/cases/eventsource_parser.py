@@ -238,7 +238,7 @@ def _coming_back(source: str, *answers: Answer, events: list[Seen], closed: bool
 
 
 _HEART = "Espen ❤️ Kokos"
-_SPLIT = len("event: unicode\ndata: Espen ".encode()) + 2
+_SPLIT = len(b"event: unicode\ndata: Espen ") + 2
 _COUNTED = tuple(
     f"event: counter\nid: {n}\ndata: Counter is at {n}\n\n".encode() for n in (1, 2, 3)
 )

@@ -1,8 +1,8 @@
 """The framing cases of the SDKs for Python: what their decoders make of a body.
 
-openai-python 3.54, tests/test_streaming.py and tests/test_sse_framing.py; anthropic-sdk-python 2.12,
-tests/test_streaming.py. They feed a mocked response; here the pieces come from an upstream. An event
-is what the SDK's own iterator hands on: its `event` (None as ""), `data` and `id`.
+openai-python 3.54, tests/test_streaming.py and tests/test_sse_framing.py; anthropic-sdk-python
+2.12, tests/test_streaming.py. They feed a mocked response; here the pieces come from an upstream.
+An event is what the SDK's own iterator hands on: its `event` (None as ""), `data` and `id`.
 """
 
 from collections.abc import Sequence

@@ -246,6 +246,10 @@ ANTHROPIC = (
     ),
 )  # fmt: skip
 """Anthropic's, of messages.stream() and beta.messages.stream()."""
+INVALID = _lines(
+    _start(), *_tool("tool_use", "w", '{"unit": celsius}', index=0), _delta("tool_use"), _STOP
+)
+"""Of test_tool_use_invalid_json: the arguments are no JSON."""
 
 
 def _chunk(delta: Fields, *, at: int = 0, finish: str | None = None, **more: Any) -> Fields:

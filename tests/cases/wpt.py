@@ -22,7 +22,8 @@ def _again(source: str, *bodies: str, events: tuple[str, ...], status: int = 200
 FORMAT = (
     case(
         "event-data.any.js",
-        "data:msg\ndata: msg\n\n:\n\nfalsefield:msg\n\nfalsefield:msg\nData:data\n\ndata\n\ndata:end\n\n",
+        "data:msg\ndata: msg\n\n:\nfalsefield:msg\n\n",
+        "falsefield:msg\nData:data\n\ndata\n\ndata:end\n\n",
         events=messages("msg\nmsg", "", "end"),
     ),
     case(
@@ -173,13 +174,12 @@ NOT_IN_CHROMIUM = {
 CASES = (*FORMAT, *(one._replace(closed=True) for one in CLOSED), *AGAIN)
 
 ELSEWHERE = {
-    "format-field-id*.js: the id at the reconnect": "test_chromium_rejoin",
     "request-accept.any.js, request-cache-control.any.js": "test_what_the_upstream_is_asked",
     "eventsource-close.window.js: close() in onopen": "test_close",
     "eventsource-request-cancellation.any.window.js": "test_window_stop",
-    "eventsource-onopen.any.js, eventsource-onmessage.any.js": "every case: opened, then events",
+    "eventsource-onopen.any.js, eventsource-onmessage.any.js": "test_wpt, every case",
 }
-"""Cases that no table of bytes can hold, and the tests that do."""
+"""Cases that no table of bytes can hold, and the tests of test_cases_chromium.py that do."""
 
 NOT_FOR_A_RELAY = {
     "eventsource-constructor-*.js, eventsource-prototype.any.js, eventsource-url.any.js,"
