@@ -30,6 +30,7 @@ _LINGER = (
 _EXCERPT = 64 * 1024  # bytes of a refusal that are read for its message
 _PIECE = 16 * 1024  # bytes of an answer that are read at once
 _RECEIVE = 32 * 1024  # bytes of a stream that the kernel holds, which the loop reads all at once
+_UNGROWN = 128 * 1024  # bytes of that at the beginning, as Linux has it (tcp_rmem)
 _AT_ONCE = 64 * 1024  # bytes of a request body that are sent without a turn for other streams
 
 
@@ -190,10 +191,14 @@ def _forget(closed: asyncio.Future[None], tell: "Callable[[asyncio.Future[None]]
 
 
 def _narrow(response: aiohttp.ClientResponse) -> None:
-    """Let a stream that nobody reads wait with the upstream, and not in our kernel."""
+    """Let a stream that nobody reads wait with the upstream, and not in our kernel.
+
+    Not over a connection whose buffer has grown: what is under way already would find no room, and
+    come again after half a minute.
+    """
     transport = response.connection.transport if response.connection is not None else None
     sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None:
+    if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= _UNGROWN:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE)
 
 
