@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aiohttp.client import ClientTimeout
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -110,6 +110,17 @@ class _Direct(aiohttp.TCPConnector):
         except _ERRORS as error:
             raise await self._failure(error, Leg(self._way), req, end) from None
         return self._handed_over(connection)
+
+    async def _get(self, key: "ConnectionKey", traces: "list[Trace]") -> "Connection | None":
+        """Return a kept connection, None if there is none.
+
+        Not one on which an answer has come to nobody's question: it would be the next one's.
+        """
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
     def _handed_over(self, connection: "Connection") -> "Connection":
         """Tell whoever asked, who may still refuse the connection."""
