@@ -1,6 +1,7 @@
 """One attempt over one session; the client library's exceptions end here, as Failures."""
 
 import asyncio
+import re
 import socket
 from io import BytesIO
 from types import TracebackType
@@ -32,6 +33,7 @@ _PIECE = 16 * 1024  # bytes of an answer that are read at once
 _RECEIVE = 32 * 1024  # bytes of a stream that the kernel holds, which the loop reads all at once
 _UNGROWN = 128 * 1024  # bytes of that at the beginning, as Linux has it (tcp_rmem)
 _AT_ONCE = 64 * 1024  # bytes of a request body that are sent without a turn for other streams
+_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # in no header's value: RFC 9110, section 5.5
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -156,6 +158,9 @@ async def attempt(
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
+    if not _is_fit(response):
+        response.close()
+        raise _malformed(where)
     _tell_of_the_end(response)
     if order.streams:
         _narrow(response)
@@ -212,6 +217,19 @@ def _broken(error: Exception, where: str) -> Failure:
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
         text = f"the connection to the upstream {where} broke off before it answered"
         return Failure("upstream_cut", text, stage="headers")
+    return _malformed(where)
+
+
+def _is_fit(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether a head can be handed on; the parser of answers lets more pass than it should.
+
+    A status is 2xx to 5xx, as nobody asked for another protocol (101).
+    """
+    values = " ".join([response.reason or "", *response.headers.values()])
+    return 200 <= response.status < 600 and not _CONTROL.search(values)  # noqa: PLR2004
+
+
+def _malformed(where: str) -> Failure:
     text = f"the answer of the upstream {where} is not HTTP that can be understood"
     return Failure("upstream_malformed", text, stage="headers")
 
