@@ -18,7 +18,7 @@ def configure(level: str) -> None:
     ]
     plain = structlog.dev.plain_traceback  # rich's, if it is there, would show variables: prompts
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        [_legible, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -36,6 +36,21 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _legible(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Keep out of a terminal what it would obey: escapes in a path or an upstream's words."""
+    own = {"event", "exception", "stack"}
+    return {
+        name: _escaped(value) if isinstance(value, str) and name not in own else value
+        for name, value in entry.items()
+    }
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _unquoted(record: logging.LogRecord) -> bool:
