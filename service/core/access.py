@@ -7,16 +7,17 @@ site's page sent (Fetch Metadata, Origin) are refused, before any key is looked 
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from service.errors import Failure
 
 _CREDENTIALS = ("authorization", "x-api-key")
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^][:@/?#\\\s]*))(?::[0-9]*)?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -180,11 +181,12 @@ class Doors:
 
 @lru_cache(maxsize=256)
 def _name(host: str) -> str:
-    """Return a Host header's name without the port and IPv6's brackets."""
-    try:
-        return _canonical(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return ""
+    """Return a Host header's name without the port and IPv6's brackets; of what is none, nothing.
+
+    RFC 9110, section 7.2: a name or an address and a port, without a user and without a path.
+    """
+    found = _HOST.fullmatch(host)
+    return _canonical(found[1] or found[2]) if found else ""
 
 
 def _canonical(name: str) -> str:
