@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from service.errors import Failure
@@ -25,6 +25,13 @@ class Target(Protocol):
 T = TypeVar("T", bound=Target)
 
 
+NOTHING_HERE: Final = (
+    "there is nothing here: the page is at /, the event stream at /chat, the API below /v1"
+)
+_SLASHES: Final = re.compile(r"/|\\|%2f|%5c", re.IGNORECASE)
+"""What a server may take for a slash, a browser's URL parser too."""
+
+
 class Place(NamedTuple):
     """A path, taken apart: `/tokyo/v1/chat/completions` is (`/tokyo`, `v1`, `chat/completions`)."""
 
@@ -35,7 +42,7 @@ class Place(NamedTuple):
 
 def place(path: str, prefixes: Iterable[str]) -> Place:
     """Take a raw path without its query apart; raises Failure not_found, bad_request."""
-    if any(unquote(part) in {".", ".."} for part in re.split("/|%2f", path, flags=re.IGNORECASE)):
+    if any(_is_dots(part) for part in _SLASHES.split(path)):
         raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
     fitting = [prefix for prefix in {*prefixes, ""} if path.startswith(f"{prefix}/")]
     for prefix in sorted(fitting, key=len, reverse=True):
@@ -47,6 +54,11 @@ def place(path: str, prefixes: Iterable[str]) -> Place:
     raise Failure("not_found", _whereabouts(path, max(fitting, key=len, default="")))
 
 
+def _is_dots(part: str) -> bool:
+    """Tell whether a segment leads to itself or upwards; a server may pass over its parameters."""
+    return unquote(part).partition(";")[0] in {".", ".."}
+
+
 def _whereabouts(path: str, prefix: str) -> str:
     known = re.search(
         r"/(chat/completions|completions|embeddings|models|responses|messages|files|audio/\w+|images/\w+)/?$",
@@ -55,7 +67,7 @@ def _whereabouts(path: str, prefix: str) -> str:
     if known:
         right = f"{prefix}/v1{known.group()}"
         return f"there is nothing at {path}: the API is below {prefix}/v1, so ask for {right}"
-    return "there is nothing here: the page is at /, the event stream at /chat, the API below /v1"
+    return NOTHING_HERE
 
 
 def choose(upstreams: Sequence[T], prefix: str, model: str | None) -> T:
@@ -119,6 +131,8 @@ _NOT_DOWN = HOP_BY_HOP | {
     "alt-svc",
 }
 
+_NOT_DOWN_PREFIXES = ("access-control-", "teleprinter-")
+
 _DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
 """The codings of a body that aiohttp decodes on the way in."""
 
@@ -161,7 +175,7 @@ def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
         (name, value)
         for name, value in headers
         if (low := name.lower()) not in barred
-        and not low.startswith("access-control-")
+        and not low.startswith(_NOT_DOWN_PREFIXES)
         and not (low == "content-encoding" and value.lower() in _DECODED)
     ]
 
