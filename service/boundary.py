@@ -20,6 +20,7 @@ from service.adapters.tracing import Ended
 from service.core import dialect
 from service.core.access import ANYONE, Caller
 from service.core.events import Ending, Summary
+from service.core.routes import NOTHING_HERE
 from service.errors import Failure
 from service.gateway import Gateway
 
@@ -125,6 +126,8 @@ async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def _check_door(request: web.Request) -> None:
     """Raise Failure if nobody may ask so, or not here."""
+    if request.version.major != 1:
+        raise Failure("bad_request", "this relay speaks HTTP/1.1", status=505)
     if request.path not in _ADMIN and _is_admin(request):
         text = f"server.admin answers {', '.join(sorted(_ADMIN))} only: the rest is at server.port"
         raise Failure("not_found", text)
@@ -174,6 +177,7 @@ async def _admit(request: web.Request) -> Caller:
 def _translated(error: web.HTTPException) -> Failure:
     code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status)
     texts = {
+        "not_found": NOTHING_HERE,
         "too_large": "the request's body is larger than this relay takes (limits.body)",
         "method_not_allowed": "this path does not take that method",
     }

@@ -71,7 +71,7 @@ def routed(app: web.Application) -> web.Application:
     add_status(app)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
-    app.router.add_route("*", "/{path:.*}", relay)
+    app.router.add_route("*", "/{path:(?s:.*)}", relay)
     return app
 
 
@@ -131,6 +131,8 @@ async def ready(request: web.Request) -> web.Response:
 async def relay(request: web.Request) -> web.StreamResponse:
     """Relay `/chat` and `/v1/…`, with or without a prefix."""
     gateway = request.app[GATEWAY]
+    if request.method == "TRACE":
+        raise Failure("method_not_allowed", "TRACE goes nowhere: its answer would show the keys")
     path, _, query = _raw_target(request).partition("?")
     place = routes.place(path, gateway.prefixes)
     if place.door == "chat":
