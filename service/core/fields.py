@@ -42,8 +42,8 @@ Origin = Annotated[
 Prefix = Annotated[
     str,
     Meta(
-        pattern=r"^(?!/(v1|chat)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?\Z",
-        description="a path such as /tokyo, other than /v1 and /chat",
+        pattern=r"^(?!/(v1|chat|pages)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?\Z",
+        description="a path such as /tokyo, other than /v1, /chat and /pages",
     ),
 ]
 Url = Annotated[str, Meta(description="a base URL such as https://api.openai.com/v1")]
