@@ -119,6 +119,7 @@ _NOT_UP = HOP_BY_HOP | {
     "fly-client-ip",
     "via",
     "cookie",
+    "cookie2",
     "origin",
     "referer",
     "last-event-id",
@@ -127,6 +128,7 @@ _NOT_UP_PREFIXES = ("x-forwarded-", "cf-", "sec-", "teleprinter-")
 
 _NOT_DOWN = HOP_BY_HOP | {
     "set-cookie",
+    "set-cookie2",
     "strict-transport-security",
     "alt-svc",
 }

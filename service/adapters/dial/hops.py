@@ -148,7 +148,8 @@ async def _connect(line: Line, hop: Proxy, host: str, port: int) -> None:
         login = b64encode(f"{hop.username}:{hop.password.reveal()}".encode()).decode()
         lines.append(f"Proxy-Authorization: Basic {login}")
     await line.write("\r\n".join([*lines, "", ""]).encode())
-    status = await _status(line)
+    while (status := await _status(line)) < 200:  # noqa: PLR2004  not its answer yet
+        pass
     if not 200 <= status < 300:  # noqa: PLR2004
         raise python_socks.ProxyError("no tunnel", error_code=status)
 
