@@ -44,6 +44,8 @@ _EXPOSED: Final = (
     "Teleprinter-Request-Id, Teleprinter-Stream, Teleprinter-Upstream, x-request-id, Retry-After"
 )
 _PREFLIGHT_AGE: Final = "600"
+_SEEN_WITHIN: Final = 0.2
+"""Seconds that a client has to read an answer that comes before it has sent all."""
 
 
 async def share(request: web.Request, response: web.StreamResponse) -> None:
@@ -81,6 +83,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = await _answer(request, handler)
         note["status"] = response.status
         note.setdefault("outcome", "ok")
+        await _leave_packed(request, response)
     except asyncio.CancelledError:
         note.setdefault("outcome", "left")
         raise
@@ -91,6 +94,23 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         summary = request.get(SUMMARY) or Summary()
         gateway.traces.request(Ended(request.method, request.headers, note, summary), seconds)
     return response
+
+
+async def _leave_packed(request: web.Request, response: web.StreamResponse) -> None:
+    """Hang up on who still sends a packed body when the answer is there.
+
+    aiohttp reads on for 10 s, so that the client sees the answer, and unpacks all that comes: a
+    thousand times of what was sent.
+    """
+    transport = request.transport
+    over = request.content.is_eof() or "Content-Encoding" not in request.headers
+    if over or transport is None or transport.is_closing():
+        return
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof()
+    await asyncio.sleep(_SEEN_WITHIN)
+    request.protocol.force_close()
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -64,7 +64,7 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes | None:
 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
-    while size := int((await reader.readline()).split(b";")[0], 16):
+    while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
         body += await reader.readexactly(size)
         await reader.readexactly(2)
     while await reader.readline() not in (b"\r\n", b""):
