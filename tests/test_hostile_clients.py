@@ -802,6 +802,7 @@ async def test_a_terminal_obeys_nobody(terminal, evil):
     async with standing() as (relay, _):
         await exchange(relay.port, "GET", f"/v1/{evil}")
         await exchange(relay.port, "GET", f"/chat?question=Hi&model={evil}")
+        await until(lambda: terminal.getvalue().count("\n") == 2)
     lines = terminal.getvalue().split("\n")
     assert len(lines) == 3
     for line in lines:
@@ -1058,7 +1059,7 @@ async def test_ten_thousand_connections(tmp_path):
     """They cost 16 KiB each, nobody else waits for them, and nothing of them is left."""
     async with Upstream(ANSWERS) as upstream:
         with descriptors() as most, ExitStack() as stack:
-            count = min(10_000, most // 2 - 500)
+            count = min(10_000, most - 1000)
             many = ("prlimit", f"--nofile={count + 500}")
             async with serving(tmp_path, upstream_toml(upstream), prefix=many) as relay:
                 assert (await exchange(relay.port, "GET", "/v1/good")).body == GOOD
