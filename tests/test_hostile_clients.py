@@ -799,6 +799,7 @@ def terminal(monkeypatch):
 )
 async def test_a_terminal_obeys_nobody(terminal, evil):
     """A path and a model are shown as text: no colour, no line of their own, no way back."""
+    asyncio.get_running_loop().set_debug(False)  # it would log what is slow
     async with standing() as (relay, _):
         await exchange(relay.port, "GET", f"/v1/{evil}")
         await exchange(relay.port, "GET", f"/chat?question=Hi&model={evil}")
