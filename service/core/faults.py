@@ -57,8 +57,12 @@ def _join(path: str, field: str) -> str:
 
 
 def _fields(kind: type[Struct], path: str) -> tuple[str, ...]:
-    """Return the keys of the table at that path: this one, or one that a field of it holds."""
-    return _struct(_hints(kind)[path]).__struct_fields__ if path else kind.__struct_fields__
+    """Return the keys of the table at that path: this one, or one that a field of it holds.
+
+    A field may hold several: `keys[0]`.
+    """
+    name = path.partition("[")[0]
+    return _struct(_hints(kind)[name]).__struct_fields__ if path else kind.__struct_fields__
 
 
 def _description(kind: type[Struct], path: str) -> str:
