@@ -43,6 +43,7 @@ OUTSIDE = re.compile(
 TO_END_BY_ITSELF = 1.0
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
 hypothesis.settings.load_profile("suite")
 
 
