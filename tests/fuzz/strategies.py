@@ -20,7 +20,7 @@ def examples(number: int, **more) -> hypothesis.settings:
 
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
-    ["word ", "你好，世界", "e\u0301", "👨‍👩‍👧", "\r\n", "\u2028", "data: x\n\n", "\ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "ignore"), "x" * 200]
+    ["word ", "你好，世界", "e\u0301", "👨‍👩‍👧", "\r\n", "\u2028", "data: x\n\n", "\0", "x" * 200]
 )
 """Texts as models write them, and as they had better not."""
 
@@ -62,6 +62,21 @@ CHUNKS = st.fixed_dictionaries(
     },
 )
 """Chunks of chat completions, more or less."""
+CUTTABLE = st.builds(
+    lambda chunk, choice, delta: chunk | {"choices": [choice | {"delta": delta}]},
+    CHUNKS,
+    _CHOICE,
+    st.builds(lambda some, said: some | said, _DELTA, _SAID),
+)
+"""Those of one choice with a delta."""
+BLOCKS = st.builds(
+    lambda more, key, text: {"usage": more, "delta": {key: text, "more": more}}
+    | {"type": "content_block_delta"},
+    JSON,
+    st.sampled_from(["text", "thinking"]),
+    TEXTS.filter(bool),
+)
+"""Anthropic's."""
 TYPED = near(
     "message_start",
     "content_block_start",
@@ -91,7 +106,8 @@ FRAMES = st.builds(
     st.one_of(
         st.just(b"[DONE]"),
         (CHUNKS | TYPED | JSON).map(lambda value: json.dumps(value).encode()),
-        st.binary(max_size=8),
+        st.binary(max_size=8)
+        | st.just(rb'{"choices": [{"delta": {"content": "\ud83d"}}]}'),  # half of a character
     ),
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.sampled_from([b"", b": ping", b"id: 7", b"event: message_stop", b"event: error", b"retry:"]),

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from fakes.frames import DONE, chat_frame
 from service import responses
 from strategies import examples
-from world import World, descriptors
+from world import OK, World, descriptors
 
 WORDS = st.sampled_from(["a ", "word ", "你好，", "👨‍👩‍👧", "\n", "e\u0301", "long " * 30, '{"x": "'])
 PICK = st.integers(0, 1 << 16)
@@ -63,11 +63,17 @@ class Machine(RuleBasedStateMachine):
     @rule(
         door=st.sampled_from(["chat", "chat", "v1", "v1", "plain"]),
         keep=st.sampled_from([0, 5, 30]),
-        pace=st.sampled_from([None, "smooth", "typewriter"]),
+        pace=st.sampled_from([None, None, "smooth", "typewriter"]),
+        words=st.lists(WORDS, max_size=4),
     )
-    def begins(self, door, keep, pace):
-        """A client asks."""
+    def begins(self, door, keep, pace, words):
+        """A client asks; it may be that the upstream answers at once."""
         self.run(self.world.begin(door, keep=keep, pace=pace))
+        ask = self.world.begun[-1]
+        if words and ask.answerable and not ask.headed:
+            self._head(ask)
+            self._say(ask, *words)
+            self.run(None)
 
     @precondition(lambda self: self.world.visits)
     @rule(pick=PICK, on=st.booleans())
@@ -82,6 +88,18 @@ class Machine(RuleBasedStateMachine):
         """A client goes."""
         self._any(self.world.visits, pick).leave(rudely=rudely)
         self.run(None)
+
+    @precondition(lambda self: self._followed())
+    @rule(pick=PICK, rudely=st.booleans(), seconds=st.sampled_from([0, 0.5, 4]), word=WORDS)
+    def loses_the_line(self, pick, rudely, seconds, word):
+        """A client's line breaks, the upstream goes on if it can, and the client comes back."""
+        visit = self._any(self._followed(), pick)
+        visit.leave(rudely=rudely)
+        self.run(None)
+        if visit.ask in self._headed():
+            self._say(visit.ask, word)
+        self.run(self.world.passes(seconds))
+        self.run(self.world.come_back(visit))
 
     @precondition(lambda self: self._gone())
     @rule(pick=PICK)
@@ -103,15 +121,11 @@ class Machine(RuleBasedStateMachine):
     def answers(self, pick, status):
         """The upstream sends a head; a refusal whole."""
         ask = self._any(self._asked(), pick)
-        ask.headed, ask.status = True, status
-        if status != 200:
-            ask.say(ask.wire.reply, status, b'{"error": {"message": "no", "code": "no"}}')
+        if status == OK:
+            self._head(ask)
         else:
-            ask.framed = ask.door != "plain"
-            kind = "text/event-stream" if ask.framed else "application/json"
-            ask.say(ask.wire.head, 200, ("Content-Type", kind))
-            if not ask.framed:
-                self._say(ask, '{"said": "')
+            ask.headed, ask.status = True, status
+            ask.say(ask.wire.reply, status, b'{"error": {"message": "no", "code": "no"}}')
         self.run(None)
 
     @precondition(lambda self: self._headed())
@@ -165,10 +179,11 @@ class Machine(RuleBasedStateMachine):
         self.run(None)
 
     @precondition(lambda self: self._headed())
-    @rule(pick=PICK, how=st.sampled_from(["finish", "done", "both", "end"]))
-    def finishes(self, pick, how):
+    @rule(pick=PICK, how=st.sampled_from(["finish", "done", "both", "end", "end"]), word=WORDS)
+    def finishes(self, pick, how, word):
         """The upstream says that it is done; it may end its body after that, or wait."""
         ask = self._any(self._headed(), pick)
+        self._say(ask, word)
         ask.finished = True
         if not ask.framed:
             self._say(ask, '"}')
@@ -201,12 +216,14 @@ class Machine(RuleBasedStateMachine):
 
     # --- the way, and time
 
-    @precondition(lambda self: self.world.proxy.alive)
-    @rule()
-    def dies(self):
-        """The proxy is killed."""
+    @precondition(lambda self: self.world.proxy.alive and self.world.begun)
+    @rule(for_long=st.sampled_from([False, False, True]))
+    def dies(self, for_long):
+        """The proxy is killed; mostly somebody starts it again."""
         self.world.proxy.die()
         self.run(None)
+        if not for_long:
+            self.run(self.world.proxy.revive())
 
     @precondition(lambda self: not self.world.proxy.alive)
     @rule()
@@ -214,7 +231,7 @@ class Machine(RuleBasedStateMachine):
         """The proxy is there again."""
         self.run(self.world.proxy.revive())
 
-    @rule(seconds=st.sampled_from([0.05, 0.5, 3, 15, 25, 70]))
+    @rule(seconds=st.sampled_from([0.05, 0.5, 0.5, 3, 3, 12, 25, 70]))
     def waits(self, seconds):
         """Time passes."""
         self.run(self.world.passes(seconds))
@@ -257,6 +274,13 @@ class Machine(RuleBasedStateMachine):
     def _any(self, found, pick):
         return found[pick % len(found)]
 
+    def _head(self, ask):
+        ask.headed, ask.framed = True, ask.door != "plain"
+        kind = "text/event-stream" if ask.framed else "application/json"
+        ask.say(ask.wire.head, OK, ("Content-Type", kind))
+        if not ask.framed:
+            self._say(ask, '{"said": "')
+
     def _say(self, ask, *texts):
         ask.sent += "".join(texts)
         frames = [chat_frame({"content": t}) if ask.framed else t.encode() for t in texts]
@@ -273,11 +297,19 @@ class Machine(RuleBasedStateMachine):
         return [
             ask
             for ask in self._answerable()
-            if ask.headed and ask.status == 200 and not (ask.finished or ask.erred or ask.torn)
+            if ask.headed and ask.status == OK and not (ask.finished or ask.erred or ask.torn)
         ]
 
     def _streaming(self):
         return [ask for ask in self._headed() if ask.framed]
+
+    def _followed(self):
+        """Clients that are in the middle of a stream, and could come back to it."""
+        return [
+            v
+            for v in self.world.visits
+            if not (v.left or v.ended) and v.heard.last and v.ask.keep
+        ]
 
     def _gone(self):
         """Clients whose connection is over, and who know where they stopped."""
