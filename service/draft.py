@@ -50,6 +50,8 @@ _PLAIN_URL: Final = re.compile(
     r"https?://([\w.-]+)(:\d{1,5})?(/[\w./~-]*)?", re.ASCII | re.IGNORECASE
 )
 
+_LONGEST: Final = 128  # bits of a number that a message repeats; Python writes no endless ones
+
 
 class Given(NamedTuple):
     """A value with the name that its user knows it by, and the place where it stands."""
@@ -228,6 +230,8 @@ def _at(value: Any, path: str) -> object:
 def _shown(path: str, value: object) -> str:
     """Return ` = value` for a message; nothing for what is secret, or might be, or is no scalar."""
     if _SECRET.match(path) or not isinstance(value, str | int | float):
+        return ""
+    if isinstance(value, int) and value.bit_length() > _LONGEST:
         return ""
     if path.endswith(".url") and not _PLAIN_URL.fullmatch(str(value)):
         return ""

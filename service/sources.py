@@ -80,7 +80,10 @@ def read(config: str | None, environ: Mapping[str, str], folder: Path) -> Source
     )
     file, tables = _toml(config, folder)
     known = {**dotenv, **_filled(environ)}
-    expanded = _expanded(tables, "", file, _lookup(known, store))
+    try:
+        expanded = _expanded(tables, "", file, _lookup(known, store))
+    except RecursionError:
+        raise _beyond(file) from None
     proxies = {name: text for name, text in known.items() if name.lower() in _PROXY_NAMES}
     return Sources(layers, file, tables, expanded, proxies)
 
@@ -160,6 +163,13 @@ def _toml(config: str | None, folder: Path) -> tuple[str, dict[str, Any]]:
         return name, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{name}: not TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise _beyond(name) from None
+
+
+def _beyond(file: str) -> SettingsError:
+    """Return what a number of thousands of digits, or as many tables in each other, come to."""
+    return SettingsError(f"{file}: expected settings: a number is too long, or tables too deep")
 
 
 def _text(file: Path, name: str, absent: tuple[type[OSError], ...] = ()) -> str:

@@ -240,7 +240,7 @@ def _matches(entry: str, host: str, port: int) -> bool:
     """Tell whether an entry means the host: `*`, an address, a network or a name, or one:port."""
     if entry in {"", "*"}:
         return entry == "*"
-    with_port = re.fullmatch(r"(\[.+\]|[^:]+):([0-9]+)", entry)
+    with_port = re.fullmatch(r"(\[.+\]|[^:]+):([0-9]{1,5})", entry)
     if with_port:
         if int(with_port[2]) != port:
             return False
