@@ -17,7 +17,7 @@ import msgspec
 
 from service.core.dialect import Dialect, for_path
 from service.core.events import Ending, Frame, Outcome, Summary
-from service.errors import Failure
+from service.errors import CODES, Failure
 
 OPENING_ID: Final = "0-1"
 _OPENING: Final = b"o"
@@ -138,6 +138,8 @@ def read_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
     told = _ending(text)
     failure = None
     if told.fault is not None:
+        if told.fault.code not in CODES:  # that of a newer relay
+            raise ValueError("no such code")
         rest: dict[str, Any] = msgspec.structs.asdict(told.fault)
         failure = Failure(rest.pop("code"), rest.pop("message"), **rest)
     return Entry(number, [], Ending(told.number, told.outcome, told.summary, failure, told.said))
