@@ -7,6 +7,8 @@ async for  piece by piece, for what goes upstream once; nothing of it is kept
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+from aiohttp.web import RequestPayloadError
+
 from service.adapters.clock import Clock, Deadline
 from service.errors import Failure
 
@@ -18,8 +20,8 @@ class Upload:
 
     `read`: returns the next bytes, b"" at the end; `size`: as announced, None = unknown;
     `most`: bytes; `seconds`: how long the client may keep the relay waiting, 0 = for ever.
-    Reading it raises Failure too_large, request_timeout; `failure` keeps it, for who wraps
-    exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
+    Reading it raises Failure too_large, request_timeout, bad_request; `failure` keeps it, for who
+    wraps exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Upload:
                 return await self._read()
         except TimeoutError:
             raise self._fail("request_timeout") from None
+        except RequestPayloadError:
+            raise self._fail("bad_request") from None
         finally:
             self._waited += self._clock.now() - began
 
@@ -93,6 +97,8 @@ class Upload:
             "too_large": "the request's body is larger than this relay takes (limits.body)",
             "request_timeout": "the request's body did not arrive within"
             f" {self._seconds:g} s (limits.body_timeout)",
+            "bad_request": "the request's body cannot be read: its chunks, or its Content-Encoding,"
+            " are not what HTTP says",
             "upstream_cut": "the connection to the upstream broke off in the middle of the request",
         }
         self.failure = Failure(code, texts[code])
