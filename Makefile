@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+MINUTES ?= 10
 
 LOCK := requirements.lock
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ NODE := $(if $(wildcard $(CLIENTS)/package.json),$(CLIENTS)/node_modules/.instal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-deps test-model bench bench-peers lint lock clean
+.PHONY: help run test test-deps test-model fuzz bench bench-peers lint lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -29,6 +30,9 @@ test-model: $(VENV)/.test $(MODEL)/.installed  ## run the tests with a real mode
 
 test-deps:  ## install the system's programs that the tests run (root on Debian)
 	@PYTHON="$(PYTHON)" sh tests/deps.sh
+
+fuzz: $(VENV)/.test  ## look for inputs that break what the tests hold true (MINUTES=10 ARGS="-k sse")
+	@$(BIN)/python tests/fuzz --minutes $(MINUTES) $(ARGS)
 
 bench: $(VENV)/.bench  ## measure the relay beside its peers (ARGS="--quick")
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -70,8 +70,9 @@ CUTTABLE = st.builds(
 )
 """Those of one choice with a delta."""
 BLOCKS = st.builds(
-    lambda more, key, text: {"usage": more, "delta": {key: text, "more": more}}
-    | {"type": "content_block_delta"},
+    lambda more, key, text: (
+        {"usage": more, "delta": {key: text, "more": more}} | {"type": "content_block_delta"}
+    ),
     JSON,
     st.sampled_from(["text", "thinking"]),
     TEXTS.filter(bool),
@@ -113,7 +114,16 @@ FRAMES = st.builds(
     st.sampled_from([b"", b": ping", b"id: 7", b"event: message_stop", b"event: error", b"retry:"]),
 )
 LINES = st.sampled_from(
-    [b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"data", b"data:x\n", b": c\n\n", b'error: {"a":1}\n\n']
+    [
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\xef\xbb\xbf",
+        b"data",
+        b"data:x\n",
+        b": c\n\n",
+        b'error: {"a":1}\n\n',
+    ]
 )
 STREAMS = st.lists(FRAMES | LINES | st.binary(max_size=4), max_size=8).map(b"".join)
 """The bytes of an event stream: frames, halves of frames, and what is none."""

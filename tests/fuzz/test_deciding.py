@@ -103,7 +103,9 @@ def test_a_pool_always_has_a_way(policy, size, chance, history):
 
 @examples(60)
 @given(
-    caps=st.builds(Caps, *[st.sampled_from([0, 1, 3 * STEP]), st.integers(0, 2), st.integers(0, 5 * STEP)]),
+    caps=st.builds(
+        Caps, *[st.sampled_from([0, 1, 3 * STEP]), st.integers(0, 2), st.integers(0, 5 * STEP)]
+    ),
     history=st.lists(
         st.tuples(st.integers(0, 5), st.sampled_from("ogef"), st.integers(0, 4 * STEP)), max_size=40
     ),
@@ -155,7 +157,9 @@ def test_what_is_kept_is_within_its_caps(caps, history):
     name=st.sampled_from(["typewriter", "smooth"]),
     delay=st.sampled_from([0.0, 0.001, 0.05, 60.0]),
     max_lag=st.sampled_from([0.0, 0.6, 5.0]),
-    arrivals=st.lists(st.tuples(st.binary(max_size=3), st.booleans(), st.floats(0, 100)), max_size=20),
+    arrivals=st.lists(
+        st.tuples(st.binary(max_size=3), st.booleans(), st.floats(0, 100)), max_size=20
+    ),
 )
 def test_every_pace_comes_to_its_end(name, delay, max_lag, arrivals):
     """What is held leaves in its order, no moment lies before the last one, and each brings bytes."""
@@ -212,11 +216,12 @@ ENTRIES = st.dictionaries(
 
 
 @examples(100)
-@given(fields=ENTRIES, entry_id=st.sampled_from([b"1-0", b"-0", b"x", b"9" * 5000]) | st.binary(max_size=6))
+@given(
+    fields=ENTRIES,
+    entry_id=st.sampled_from([b"1-0", b"-0", b"x", b"9" * 5000]) | st.binary(max_size=6),
+)
 @example(
-    fields=dict(
-        records.ending_fields(Ending(1, "error", Summary(), Failure("stopped", "m")))
-    ),
+    fields=dict(records.ending_fields(Ending(1, "error", Summary(), Failure("stopped", "m")))),
     entry_id=b"1-0",
 )
 def test_any_record_is_read_or_refused(fields, entry_id):
@@ -241,9 +246,7 @@ def test_a_record_comes_back(raws, first, code, words, after, ticket):
     opening = Opening("w", words, Facts(model=words, ticket=ticket))
     assert records.read_opening(dict(records.opening_fields(opening))) == opening
     frames = [Frame(first + at, raw, Event()) for at, raw in enumerate(raws)]
-    entry = records.read_entry(
-        records.entry_id(first).encode(), dict(records.frame_fields(frames))
-    )
+    entry = records.read_entry(records.entry_id(first).encode(), dict(records.frame_fields(frames)))
     assert entry == Entry(first, raws)
     failure = None if code is None else Failure(code, words, retry_after=after)
     ending = Ending(first, "ok", Summary(model=words), failure)
@@ -263,9 +266,13 @@ HEADER = st.text(st.characters(codec="latin-1"), max_size=8) | st.text(
 """Header values as aiohttp decodes them."""
 KEY = "hunter2-canary"
 HEADERS = st.dictionaries(
-    st.sampled_from(["Authorization", "x-api-key", "Teleprinter-Key", "Host", "Origin", "Sec-Fetch-Site"]),
+    st.sampled_from(
+        ["Authorization", "x-api-key", "Teleprinter-Key", "Host", "Origin", "Sec-Fetch-Site"]
+    ),
     HEADER
-    | st.sampled_from([f"Bearer {KEY}", f"bearer  {KEY} ", KEY, f"Basic {KEY}", "127.0.0.1:8080", "[::1"])
+    | st.sampled_from(
+        [f"Bearer {KEY}", f"bearer  {KEY} ", KEY, f"Basic {KEY}", "127.0.0.1:8080", "[::1"]
+    )
     | st.sampled_from(["http://127.0.0.1:8080", "null", "[v1.x]:1", "none", "fe80::1%eth0", "h:٣"]),
     max_size=4,
 ).map(CIMultiDict)
@@ -295,7 +302,10 @@ def test_any_headers_let_in_or_out(headers):
 
 
 @examples(60)
-@given(peer=HEADER | st.just("10.0.0.1"), forwarded=st.lists(HEADER | st.just("10.0.0.2"), max_size=4).map(",".join))
+@given(
+    peer=HEADER | st.just("10.0.0.1"),
+    forwarded=st.lists(HEADER | st.just("10.0.0.2"), max_size=4).map(",".join),
+)
 def test_any_forwarded_address(peer, forwarded):
     """Whatever a front proxy says, there is a client's address; one not trusted is not believed."""
     client = Fronts(["10.0.0.0/8"]).client(peer, forwarded)
@@ -321,7 +331,11 @@ BODIES = st.dictionaries(
 def test_any_question_is_asked_or_refused(query, body, raw):
     """Any query and any body: a question that can be sent, or bad_request with its reason."""
     pairs = dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
-    for read, given_ in ((chat.from_query, query), (chat.from_query, pairs), (chat.from_json, body)):
+    for read, given_ in (
+        (chat.from_query, query),
+        (chat.from_query, pairs),
+        (chat.from_json, body),
+    ):
         try:
             ask = read(given_)
             pace = chat.pacing(ask.pace, ask.delay_ms, chat.Pacing("off", 0))

@@ -1,13 +1,13 @@
 """Clients, an upstream and a proxy that do as they like, against the real application.
 
 A step is one thing that one of them does, or time that passes; after each, and in the end, what
-`world` holds to be true is looked at. What fails is printed as the shortest list of steps.
+`world` holds to be true is looked at. What fails is printed as the list of steps.
 """
 
 import asyncio
+from unittest.mock import patch
 
-import hypothesis
-import pytest
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from fakes.frames import DONE, chat_frame
@@ -23,9 +22,13 @@ from service import responses
 from strategies import examples
 from world import OK, World, descriptors
 
-WORDS = st.sampled_from(["a ", "word ", "你好，", "👨‍👩‍👧", "\n", "e\u0301", "long " * 30, '{"x": "'])
+WORDS = st.sampled_from(
+    ["a ", "word ", "你好，", "👨‍👩‍👧", "\n", "e\u0301", "long " * 30, '{"x": "']
+)
 PICK = st.integers(0, 1 << 16)
 STEPS = 30
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+"""To make 30 steps shorter may take minutes, and they can be read as they are."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -33,6 +36,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.quick = patch.object(responses, "_HEARD_WITHIN", 0)  # real seconds, for real browsers
+        self.quick.start()
         self.before = descriptors()
         self.loop = asyncio.new_event_loop()
         self.world: World | None = None
@@ -256,6 +261,7 @@ class Machine(RuleBasedStateMachine):
                 self.loop.run_until_complete(self._end(self.world))
         finally:
             self.loop.close()
+            self.quick.stop()
         if self.world is not None and not self.failed:
             assert descriptors() == self.before, "a descriptor is left"
 
@@ -306,9 +312,7 @@ class Machine(RuleBasedStateMachine):
     def _followed(self):
         """Clients that are in the middle of a stream, and could come back to it."""
         return [
-            v
-            for v in self.world.visits
-            if not (v.left or v.ended) and v.heard.last and v.ask.keep
+            v for v in self.world.visits if not (v.left or v.ended) and v.heard.last and v.ask.keep
         ]
 
     def _gone(self):
@@ -316,10 +320,8 @@ class Machine(RuleBasedStateMachine):
         return [v for v in self.world.visits if (v.left or v.ended) and v.heard.last]
 
 
-def test_whatever_they_do(monkeypatch):
+Machine.TestCase.settings = examples(15, stateful_step_count=STEPS, phases=PHASES)
+
+
+class TestWhateverTheyDo(Machine.TestCase):
     """Any order of events: one outcome a stream, no text lost or doubled, no false end, no leak."""
-    monkeypatch.setattr(responses, "_HEARD_WITHIN", 0)  # real seconds, for real browsers
-    run_state_machine_as_test(Machine, settings=examples(15, stateful_step_count=STEPS, phases=[hypothesis.Phase.generate]))
-
-
-test_whatever_they_do = pytest.mark.hypothesis(test_whatever_they_do)

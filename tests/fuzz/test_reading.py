@@ -77,7 +77,12 @@ def test_v1_hands_on_all_data(kind, stream):
     kept = RawView(kind(), "S")
     sent = b"".join(map(kept.data, frames))
     assert heard(sent) == heard(b"".join(frame.raw for frame in frames))
-    ids = [value for frame in sse.Framer(LIMIT).feed(sent) for name, value in sse.fields(frame) if name == b"id"]
+    ids = [
+        value
+        for frame in sse.Framer(LIMIT).feed(sent)
+        for name, value in sse.fields(frame)
+        if name == b"id"
+    ]
     assert all(value.startswith(b"S.") for value in ids)
     numbers = [int(value[2:]) for value in ids]
     assert numbers == sorted(set(numbers))

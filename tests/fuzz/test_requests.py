@@ -187,7 +187,11 @@ class Scene:
         self.upstream.requests.clear()
 
     def _check_answer(self, got: bytes) -> None:
-        answer = parse(got) if not got.startswith(b"HTTP/1.1 100") else parse(b"HTTP" + got.split(b"HTTP", 2)[2])
+        answer = (
+            parse(got)
+            if not got.startswith(b"HTTP/1.1 100")
+            else parse(b"HTTP" + got.split(b"HTTP", 2)[2])
+        )
         if answer.status < 400 or not answer.whole:
             return
         if answer.get("teleprinter-request-id") is None:  # aiohttp's, of what is no HTTP
@@ -253,7 +257,9 @@ def test_any_bytes_are_answered(scene, data):
 @pytest.mark.parametrize("kind", [JSON, b"Content-Type: application/octet-stream"])
 def test_a_body_that_is_not_what_it_says_is_the_clients_fault(scene, path, body, kind):
     """What cannot be decoded is bad_request, whether it was to be looked into or handed on."""
-    got = scene.run(scene.send(b"POST " + path + body.replace(b"\r\n", b"\r\n" + kind + b"\r\n", 1)))
+    got = scene.run(
+        scene.send(b"POST " + path + body.replace(b"\r\n", b"\r\n" + kind + b"\r\n", 1))
+    )
     assert (parse(got).status, parse(got).error["code"]) == (400, "bad_request")
 
 

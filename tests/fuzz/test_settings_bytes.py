@@ -50,7 +50,9 @@ VALUES = st.sampled_from(
 )
 ROWS = (
     st.sampled_from(LINES)
-    | st.builds(lambda line, value: f"{line.partition('=')[0]}= {value}", st.sampled_from(LINES), VALUES)
+    | st.builds(
+        lambda line, value: f"{line.partition('=')[0]}= {value}", st.sampled_from(LINES), VALUES
+    )
     | st.builds(lambda kind: f"[[{kind}]]", st.sampled_from(["upstream", "pool"]))
     | st.text(max_size=10)
 )
@@ -109,7 +111,12 @@ def test_any_file(toml):
 
 
 @examples(60)
-@given(dotenv=FILES | st.lists(st.sampled_from([*VARIABLES, "A", "export B", "'"]), max_size=3).map("=x\n".join).map(str.encode))
+@given(
+    dotenv=FILES
+    | st.lists(st.sampled_from([*VARIABLES, "A", "export B", "'"]), max_size=3)
+    .map("=x\n".join)
+    .map(str.encode)
+)
 def test_any_dotenv(dotenv):
     """Any bytes in .env: settings, or lines that name it."""
     told = outcome(dotenv=dotenv)
@@ -133,7 +140,9 @@ def test_any_environment(environ):
 PROXIES = st.builds(
     "{}{}{}{}{}".format,
     st.sampled_from(["", "http://", "SOCKS5H://", "socks4://", "https://", "x://", "//"]),
-    st.sampled_from(["", f"me:{CANARY}@", f":{CANARY}@", f"{CANARY}%zz@", f"a:{CANARY}@b@", "%FF:x@"]),
+    st.sampled_from(
+        ["", f"me:{CANARY}@", f":{CANARY}@", f"{CANARY}%zz@", f"a:{CANARY}@b@", "%FF:x@"]
+    ),
     st.sampled_from(["h", "127.0.0.1", "[::1]", "[::", "1.2", "é", ""]) | st.text(max_size=4),
     st.sampled_from(["", ":80", ":0", ":99999", ":٣", ":" + "9" * 5000]),
     st.sampled_from(["", "/", "/path", "?q", "#f"]),

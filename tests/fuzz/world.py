@@ -315,7 +315,11 @@ class World:
     def _listens(self, visit: Visit) -> bool:
         heard = visit.heard
         follows = heard.status == OK and visit.ask.framed
-        return follows and visit.ask.door != "plain" and not (visit.left or visit.ended or visit.stalled)
+        return (
+            follows
+            and visit.ask.door != "plain"
+            and not (visit.left or visit.ended or visit.stalled)
+        )
 
     async def settle(self) -> None:
         """Let what is on its way arrive, and hand each new request to its Ask."""
@@ -352,7 +356,9 @@ class World:
             assert visit.total == ask.sent, (ask.sent, visit.total)
 
     def _check_metrics(self) -> None:
-        outcomes = Counter(ending[0].outcome if ending[0] else "left" for ending in self.endings.values())
+        outcomes = Counter(
+            ending[0].outcome if ending[0] else "left" for ending in self.endings.values()
+        )
         counted: Counter[str] = Counter()
         for (_, outcome), number in self.gateway.metrics._streams.items():
             if number:
@@ -367,8 +373,6 @@ class World:
             visit.read(on=True)
         await self.passes(LAST)
         self.check()
-        if "FUZZ_COUNTS" in os.environ:
-            with open(os.environ["FUZZ_COUNTS"], "a") as f: f.write(" ".join([e[0].outcome + "/" + (e[0].failure.code if e[0].failure else "") for e in self.endings.values()]+["resumed%d" % bool(v.before) for v in self.visits if v.ask.visits[0] is not v and v.heard.status==200] + ["told" for v in self.visits if v.total] + ["cb%d" % v.heard.status for v in self.visits if v.ask.visits[0] is not v])+"\n")
         assert not self.gateway.streams
         assert not len(self.gateway.store), "a stream is kept beyond its time"
         assert not len(self.gateway.tickets)
