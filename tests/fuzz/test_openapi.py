@@ -1,4 +1,4 @@
-"""docs/openapi.json is right: the relay answers what it says, to what it allows and what it does not.
+"""docs/openapi.json is right: the relay answers what it says to whatever is asked.
 
 schemathesis sends requests made from the description, fitting and unfitting ones, and looks at
 status, content type, headers and body of each answer.
@@ -125,7 +125,7 @@ def test_keys_are_asked_for_where_it_says_so(path):
 
 
 def test_what_is_known_in_code_is_in_the_description():
-    """The codes of errors and the shape of the status are those of the code, and so is the version."""
+    """Error codes, the shape of the status and the version are those of the code."""
     schemas = DESCRIPTION["components"]["schemas"]
     error = schemas["Error"]["properties"]["error"]["properties"]
     assert error["code"]["enum"] == list(CODES)

@@ -30,7 +30,7 @@ def read(kind, pieces):
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-@examples(60)
+@examples(40)
 @given(split=splits())
 @example(split=(b"data: [DONE]\r\n\r\n", [b"data: [DONE]\r\n\r", b"\n"]))
 def test_any_split_says_the_same(kind, split):
@@ -67,7 +67,7 @@ def heard(data):
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-@examples(60)
+@examples(40)
 @given(stream=STREAMS)
 def test_v1_hands_on_all_data(kind, stream):
     """Without ids the bytes are the upstream's own; with ids, each event's data still is."""
@@ -88,7 +88,7 @@ def test_v1_hands_on_all_data(kind, stream):
     assert numbers == sorted(set(numbers))
 
 
-@examples(60)
+@examples(40)
 @given(stream=STREAMS)
 def test_chat_tells_all_text(stream):
     """`/chat` shows the text and the reasoning of every frame, once and in order, and only that."""
@@ -106,7 +106,7 @@ def test_chat_tells_all_text(stream):
 
 
 @pytest.mark.parametrize(("kind", "bodies"), [(Chat, CUTTABLE), (Anthropic, BLOCKS)])
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_a_cut_frame_says_what_the_whole_one_does(kind, bodies, data):
     """Cut anywhere, the parts together say what the frame said: no text lost, no ending twice."""
@@ -125,7 +125,7 @@ def test_a_cut_frame_says_what_the_whole_one_does(kind, bodies, data):
     assert [getattr(parts, name) for name in state] == [getattr(whole, name) for name in state]
 
 
-@examples(60)
+@examples(40)
 @given(split=splits(st.binary(max_size=60)), limit=st.integers(1, 40))
 def test_too_long_is_found_wherever_the_reads_end(split, limit):
     """The frames before the one that is too long are the same for any split, or more of them."""
@@ -145,7 +145,7 @@ def test_too_long_is_found_wherever_the_reads_end(split, limit):
     assert parted[1] == at_once[1] or b"\r" in whole  # an LF that came late is of the next frame
 
 
-@examples(60)
+@examples(40)
 @given(split=splits(), secret=st.binary(min_size=1, max_size=4))
 def test_no_split_lets_a_secret_through(split, secret):
     """However the reads fall, the masked bytes are as long, the same, and without the secret."""
@@ -156,7 +156,7 @@ def test_no_split_lets_a_secret_through(split, secret):
     assert told == whole.replace(secret, b"*" * len(secret))
 
 
-@examples(60)
+@examples(40)
 @given(split=splits())
 def test_a_plain_body_tells_the_same_usage(split):
     """The usage of a body that is no stream is the same for any split, and never a fault."""

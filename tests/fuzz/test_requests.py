@@ -237,7 +237,7 @@ def scene():
     made.close()
 
 
-@examples(200)
+@examples(120)
 @given(data=spoilt())
 @example(data=CORPUS[-1])
 def test_any_bytes_are_answered(scene, data):

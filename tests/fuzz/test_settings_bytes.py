@@ -1,4 +1,4 @@
-"""Settings from any bytes: settings, or a SettingsError that names the place and tells no secret."""
+"""Settings from any bytes, or a SettingsError that names the place and tells no secret."""
 
 import tempfile
 from pathlib import Path
@@ -94,7 +94,7 @@ def outcome(toml=b"", dotenv=b"", environ=None):
         return redacted(settings) + repr(settings), settings.upstream, settings.pool
 
 
-@examples(150)
+@examples(100)
 @given(toml=FILES)
 @example(toml=DEEP[0])
 @example(toml=DEEP[1])
@@ -128,7 +128,7 @@ def test_any_dotenv(dotenv):
 @examples(60)
 @given(environ=ENVIRONMENTS)
 def test_any_environment(environ):
-    """Any variables: settings, or lines that name the one at fault; a key's value is never shown."""
+    """Any variables: settings, or lines that name the one at fault, never a key's value."""
     secret = {"TELEPRINTER_KEYS", "TELEPRINTER_UPSTREAM_KEY", "TELEPRINTER_PROXY"}
     told = outcome(environ=environ)
     if isinstance(told, list):
@@ -149,7 +149,7 @@ PROXIES = st.builds(
 )
 
 
-@examples(150)
+@examples(100)
 @given(texts=st.lists(PROXIES | st.text(max_size=8), min_size=1, max_size=3))
 def test_any_proxies(texts):
     """A proxy or a chain is read, or refused by a ValueError; neither shows a password."""
@@ -157,10 +157,10 @@ def test_any_proxies(texts):
         try:
             way = read()
         except ValueError as error:
-            assert CANARY not in str(error)
+            assert CANARY not in str(error)  # noqa: PT017
         else:
             assert all(parse(hop.url) == hop or hop.via for hop in way.hops)
-            assert CANARY not in f"{way} {way!r} {way.title} {way.address}" or "://" not in texts[0]
+            assert CANARY not in f"{way} {way!r} {way.title} {way.address}"
 
 
 @examples(100)

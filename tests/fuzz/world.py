@@ -28,7 +28,7 @@ from relaying import until
 from service.app import application, runner
 from service.boundary import GATEWAY
 from service.relay import _OUTCOMES
-from service.settings import load
+from service.settings import Settings, load
 
 OK, EMPTY, GONE = 200, 204, 410
 TURNS = 60
@@ -222,10 +222,7 @@ class World:
         self.upstream = await Upstream().__aenter__()
         self.proxy = await Way().__aenter__()
         toml = TOML.format(url=self.upstream.url, proxy=self.proxy.url, attempts=self._attempts)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "t.toml").write_text(toml)
-            settings = load(environ={}, config="t.toml", cwd=Path(folder))
-        app = application(settings, clock=lambda: self.clock)
+        app = application(_settings(toml), clock=lambda: self.clock)
         self._serving = runner(app)
         await self._serving.setup()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -281,7 +278,7 @@ class World:
         visit = await self._visit(gone, "", "DELETE", f"/streams/{ask.name}")
         assert visit.heard.status in {EMPTY, GONE}, bytes(visit.data)
 
-    async def _visit(
+    async def _visit(  # noqa: PLR0913, PLR0917  the parts of a request
         self, ask: Ask, before: str, method: str, path: str, headers=(), body: bytes = b""
     ) -> Visit:
         visit = Visit(ask, before)
@@ -383,7 +380,7 @@ class World:
         assert len(self.clock.pending()) <= down, "a timer is left"
 
     def _check_told(self, visit: Visit) -> None:
-        """What a client was told of the end is what was counted."""
+        """Hold that what a client was told of the end is what was counted."""
         ask, heard = visit.ask, visit.heard
         if ask.name not in self.endings:
             return
@@ -410,6 +407,12 @@ class World:
             await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left
+
+
+def _settings(toml: str) -> Settings:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "t.toml").write_text(toml, encoding="utf-8")
+        return load(environ={}, config="t.toml", cwd=Path(folder))
 
 
 def descriptors() -> int:
