@@ -8,14 +8,13 @@ import asyncio
 import json
 import threading
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 import pytest
-import schemathesis
-from schemathesis import GenerationMode
-from schemathesis.checks import load_all_checks
-from schemathesis.specs.openapi import checks
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes import Upstream, chat, sse
 from line import exchange
@@ -28,18 +27,36 @@ from strategies import examples
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 DESCRIPTION = json.loads(FILE.read_text(encoding="utf-8"))
 OPEN = {"/healthz", "/readyz"}
-SCHEMA = schemathesis.openapi.from_dict(DESCRIPTION)
-SCHEMA.config.phases.coverage.enabled = False
-SCHEMA.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-SCHEMA.config.checks.negative_data_rejection.expected_statuses = ["4xx", "5xx"]
-REFUSES = checks.negative_data_rejection
-CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
+OPERATIONS = [
+    (method, path)
+    for path, item in DESCRIPTION["paths"].items()
+    for method in item
+    if method in {"get", "post", "delete"}
 ]
+
+
+class Described:
+    """The description as schemathesis reads it. Imported late: it takes a second."""
+
+    def __init__(self) -> None:
+        schemathesis = import_module("schemathesis")
+        checks = import_module("schemathesis.specs.openapi.checks")
+        self._schema = schemathesis.openapi.from_dict(DESCRIPTION)
+        rejection = self._schema.config.checks.negative_data_rejection
+        rejection.expected_statuses = ["4xx", "5xx"]
+        self.modes = list(schemathesis.GenerationMode)
+        self.checks = [
+            import_module("schemathesis.checks").not_a_server_error,
+            checks.status_code_conformance,
+            checks.content_type_conformance,
+            checks.response_headers_conformance,
+            checks.response_schema_conformance,
+        ]
+        self.refuses = checks.negative_data_rejection
+
+    def cases(self, method: str, path: str, mode):
+        """Return a strategy for requests of an operation: such as fit, or such as do not."""
+        return self._schema[path][method].as_strategy(generation_mode=mode)
 
 
 class Background:
@@ -96,32 +113,45 @@ def running():
     made.close()
 
 
-@SCHEMA.parametrize()
+@pytest.fixture(scope="module")
+def described():
+    """Return the description."""
+    return Described()
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @examples(12)
-def test_the_relay_does_what_is_described(case, running):
+@given(data=st.data())
+def test_the_relay_does_what_is_described(running, described, method, path, data):
     """Any request that fits, and any that does not, has an answer that the description has."""
+    mode = data.draw(st.sampled_from(described.modes))
+    case = data.draw(described.cases(method, path, mode))
     found = case.path_parameters and len(case.path_parameters.get("id", "")) % 2
     if found:  # a stream that there is, instead of one that never was
         case.path_parameters["id"] = running.kept()
     for name in [name for name in case.headers or () if name.lower() == "expect"]:
         del case.headers[name]  # HTTP's own business: aiohttp answers 417
     response = case.call(base_url=running.relay.url)
-    case.validate_response(response, checks=CHECKS if found else [*CHECKS, REFUSES])
+    checks = described.checks if found else [*described.checks, described.refuses]
+    case.validate_response(response, checks=checks)
 
 
-@pytest.mark.parametrize("path", DESCRIPTION["paths"])
-def test_keys_are_asked_for_where_it_says_so(path):
-    """Without a key each operation is 401, but for those that are open."""
+@pytest.fixture(scope="module")
+def locked():
+    """Return a relay that asks for a key."""
     made = Background(keys="me:secret-key")
-    try:
-        for method in {"get", "post", "delete"} & set(DESCRIPTION["paths"][path]):
-            answer = made.ask(method.upper(), path.replace("{id}", "x"))
-            assert (answer.status == 401) == (path not in OPEN)
-            described = DESCRIPTION["paths"][path][method]
-            assert (described.get("security") == [{}]) == (path in OPEN)
-            assert str(answer.status) in described["responses"]
-    finally:
-        made.close()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_keys_are_asked_for_where_it_says_so(locked, method, path):
+    """Without a key each operation is 401, but for those that are open."""
+    answer = locked.ask(method.upper(), path.replace("{id}", "x"))
+    described = DESCRIPTION["paths"][path][method]
+    assert (answer.status == 401) == (path not in OPEN)
+    assert (described.get("security") == [{}]) == (path in OPEN)
+    assert str(answer.status) in described["responses"]
 
 
 def test_what_is_known_in_code_is_in_the_description():
@@ -134,6 +164,3 @@ def test_what_is_known_in_code_is_in_the_description():
     _, made = msgspec.json.schema_components([Snapshot], ref_template=template)
     assert {name: schemas[name] for name in made} == json.loads(json.dumps(made))
     assert DESCRIPTION["info"]["version"] == __version__
-
-
-load_all_checks()
