@@ -150,6 +150,7 @@ class Machine(RuleBasedStateMachine):
     def floods(self, pick):
         """The upstream sends more than buffers hold."""
         ask = self._any(self._headed(), pick)
+        ask.flooded = True
         for number in range(8):
             self._say(ask, f"{number} " * 16_000)
         self.run(None)
@@ -200,6 +201,15 @@ class Machine(RuleBasedStateMachine):
                 ask.say(ask.wire.chunk, DONE)
             if how == "end":
                 ask.say(ask.wire.end)
+        self.run(None)
+
+    @precondition(lambda self: self._streaming())
+    @rule(pick=PICK)
+    def stops_short(self, pick):
+        """The upstream ends its body as HTTP says, and has not said that the answer is whole."""
+        ask = self._any(self._streaming(), pick)
+        ask.torn = True
+        ask.say(ask.wire.end)
         self.run(None)
 
     @precondition(lambda self: self._streaming())

@@ -88,7 +88,7 @@ def outcome(toml=b"", dotenv=b"", environ=None):
         try:
             settings = load(environ=environ or {}, cwd=Path(folder))
         except SettingsError as error:
-            lines = str(error).splitlines()
+            lines = str(error).split("\n")
             assert lines, "a refusal without a word"
             return lines
         return redacted(settings) + repr(settings), settings.upstream, settings.pool

@@ -114,6 +114,7 @@ class Ask:
         self.speaker: asyncio.Task[None] | None = None
         self.orders: asyncio.Queue[Any] = asyncio.Queue()
         self.visits: list[Visit] = []
+        self.deleted = self.flooded = False
 
     @property
     def answerable(self) -> bool:
@@ -213,6 +214,7 @@ class World:
         self.begun: list[Ask] = []
         self.visits: list[Visit] = []
         self.endings: dict[str, list[Any]] = {}
+        self.ended_at: dict[str, float] = {}
         self.refused = 0
         """How many came back in vain, where a stream might have begun."""
         self._attempts = attempts
@@ -236,6 +238,7 @@ class World:
             settle(stream, caller)
             ending = stream.replay.ending
             self.endings.setdefault(stream.name, []).append(ending)
+            self.ended_at[stream.name] = self.clock.now()
 
         self.gateway._settle = noted
 
@@ -265,15 +268,25 @@ class World:
         """Go on with what a visit was told, behind its last event."""
         last = {"Last-Event-ID": visit.heard.last}
         path = "/chat" if visit.ask.door == "chat" else f"/streams/{visit.heard.stream}"
+        kept = self._is_kept(visit.ask)
         again = await self._visit(visit.ask, visit.total, "GET", path, last)
         over = bool(visit.heard.done or visit.heard.error)
         status = again.heard.status
         allowed = {EMPTY, GONE} if over and visit.ask.door == "chat" else {OK, EMPTY, GONE}
+        if kept:
+            allowed -= {GONE}
         assert status in allowed, (status, bytes(again.data))
         self.refused += status == GONE and path == "/chat"
 
+    def _is_kept(self, ask: Ask) -> bool:
+        """Whether it must be there to come back to."""
+        ended = self.ended_at.get(ask.name, self.clock.now())
+        forgotten = not ask.keep or ask.deleted or ask.flooded
+        return not forgotten and self.clock.now() < ended + RETAIN
+
     async def delete(self, ask: Ask) -> None:
         """Stop a stream."""
+        ask.deleted = True
         gone = Ask(-1, "plain", keep=0)
         visit = await self._visit(gone, "", "DELETE", f"/streams/{ask.name}")
         assert visit.heard.status in {EMPTY, GONE}, bytes(visit.data)
@@ -337,6 +350,9 @@ class World:
             assert len(endings) == 1, endings
         for visit in self.visits:
             self._check_visit(visit)
+        for ask in self.begun:
+            forsaken = ask.name and not ask.keep and all(visit.left for visit in ask.visits)
+            assert not forsaken or ask.name in self.endings, "read on, for nobody"
         open_ = len(self.gateway.streams)
         assert open_ + len(self.endings) == len(self.begun)
         assert not open_ or self.clock.next_due() is not None, "a wait without an end"
