@@ -61,7 +61,7 @@ def main() -> int:
                 return 0
             code, text = run(file, seed, end - began, more)
             if code == FAILED:
-                print(text)  # noqa: T201
+                print(text.partition("= Hypothesis Statistics =")[0])  # noqa: T201
                 print(f"found by  pytest {file} --hypothesis-profile=fuzz --hypothesis-seed={seed}")  # noqa: T201
                 return 1
             examples = sum(map(int, COUNTED.findall(text)))
