@@ -3,8 +3,8 @@
     python tests/fuzz --minutes 10 [pytest's own options, such as -k machine]
 
 The files with such tests are run one after the other, in a new order each round. The first failure
-ends it: hypothesis prints the shortest example and the line that makes it again, and keeps it in
-.hypothesis/, from where the next run takes it up first. Exit 0: nothing was found.
+ends it: hypothesis prints the example, and the last line is the command that finds it again.
+Exit 0: nothing was found.
 """
 
 import argparse
