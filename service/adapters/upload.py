@@ -56,6 +56,8 @@ class Upload:
                     self._count(piece)
         except TimeoutError:
             raise self._fail("request_timeout") from None
+        except RequestPayloadError:
+            raise self._fail("bad_request") from None
         return b"".join(pieces)
 
     def __aiter__(self) -> Self:

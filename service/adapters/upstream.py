@@ -160,7 +160,7 @@ async def attempt(
         raise unauthenticated(proxy)
     if not _is_fit(response):
         response.close()
-        raise _malformed(where)
+        raise _malformed(_where(order, proxy))
     _tell_of_the_end(response)
     if order.streams:
         _narrow(response)
