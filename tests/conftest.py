@@ -32,9 +32,21 @@ pytest.register_assert_rewrite("client_cases", "client_scene", "client", "node")
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
-LOOPS: dict[str, Loop] = {"asyncio": asyncio.new_event_loop}
+
+def watching(kind: type[asyncio.AbstractEventLoop]) -> Loop:
+    """Return this kind of loop, whose debug mode notes no stack for each future, task and call.
+
+    That is half of a run's time, and only tells where a thing was made; the checks of debug mode
+    are the loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
+    """
+    if os.environ.get("PYTHONASYNCIODEBUG"):
+        return kind
+    return type(kind.__name__, (kind,), {"get_debug": lambda _: False})
+
+
+LOOPS: dict[str, Loop] = {"asyncio": watching(asyncio.SelectorEventLoop)}
 if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
+    LOOPS["uvloop"] = watching(uvloop.Loop)
 OUTSIDE = re.compile(
     r"(https?|all|no|ftp|wss?)_proxy|(TELEPRINTER|OPENAI|ANTHROPIC|LANGCHAIN|LANGSMITH|LISTEN|WATCHDOG)_.*"
     r"|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET",
