@@ -2,12 +2,14 @@
 
 Loops      async tests run on asyncio; those marked `both_loops` on uvloop too; all on uvloop, or
            on both, with --loop=uvloop or --loop=both. asyncio's debug mode is on.
+Garbage    what there is after the collection stays, and is not looked at again and again.
 Leaks      a test that leaves a task behind fails.
 Outside    no test sees the proxies, the settings and the keys of the environment it runs in.
 Fixtures   ca · free_port · dead_port · clock · sing_box · tinyproxy · microsocks
 """
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -33,20 +35,28 @@ pytest.register_assert_rewrite("client_cases", "client_scene", "client", "node")
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
-def watching(kind: type[asyncio.AbstractEventLoop]) -> Loop:
-    """Return this kind of loop, whose debug mode notes no stack for each future, task and call.
+class Watching(asyncio.SelectorEventLoop):
+    """asyncio's loop, whose debug mode notes no stack for each future, task and call.
 
-    That is half of a run's time, and only tells where a thing was made; the checks of debug mode
-    are the loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
+    Stacks only tell where a thing was made, and are half of a run's time; the checks are the
+    loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
     """
-    if os.environ.get("PYTHONASYNCIODEBUG"):
-        return kind
-    return type(kind.__name__, (kind,), {"get_debug": lambda _: False})
+
+    def get_debug(self) -> bool:
+        """Say to those who ask before they note a stack that nobody wants it."""
+        return bool(os.environ.get("PYTHONASYNCIODEBUG"))
 
 
-LOOPS: dict[str, Loop] = {"asyncio": watching(asyncio.SelectorEventLoop)}
+LOOPS: dict[str, Loop] = {"asyncio": Watching}
 if uvloop is not None:
-    LOOPS["uvloop"] = watching(uvloop.Loop)
+
+    class Bare(uvloop.Loop):
+        """uvloop as the relay runs on it. What debug mode finds, it finds on asyncio."""
+
+        def set_debug(self, enabled: bool) -> None:  # noqa: FBT001  the loop's signature
+            """Stay as it is."""
+
+    LOOPS["uvloop"] = Bare
 OUTSIDE = re.compile(
     r"(https?|all|no|ftp|wss?)_proxy|(TELEPRINTER|OPENAI|ANTHROPIC|LANGCHAIN|LANGSMITH|LISTEN|WATCHDOG)_.*"
     r"|CREDENTIALS_DIRECTORY|NOTIFY_SOCKET",
@@ -70,6 +80,12 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if chosen == "both" or item.get_closest_marker("both_loops"):
         return LOOPS
     return {chosen: LOOPS[chosen]}
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules and thousands of tests out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
-"""The loops that the tests run on: debug mode's checks, without the stacks that it would note."""
+"""The loop that the tests run on: debug mode's checks, without the stacks that it would note."""
 
 import asyncio
 
 import pytest
-
-pytestmark = pytest.mark.both_loops
 
 
 async def test_a_call_from_another_thread_is_refused():
