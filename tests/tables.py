@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -51,11 +51,14 @@ Real proxies, started by the tests: a streamed answer through each.
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(listed), encoding="utf-8")
 
 
-def page() -> str:
-    """Return the page, from the names of the tests."""
+Names = Callable[..., list[str]]
+
+
+def page(names: Names) -> str:
+    """Return the page; `names` gives what stands in brackets in the names of these files' tests."""
     clients = names("clients", "test_clients_node.py", "test_clients_node_sdks.py",
                     "test_clients_browser.py", "test_clients_curl.py")  # fmt: skip
     cells = [(client, case_of(case)) for client, case in split(clients, r"([\w.() -]+): (.+)")]
@@ -74,17 +77,33 @@ def page() -> str:
     )
 
 
-def names(*files: str) -> list[str]:
-    """Return what stands in brackets in the names of these files' tests."""
+def listed(*files: str) -> list[str]:
+    """Let a pytest of their own name these files' tests."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    listed = subprocess.run(  # noqa: S603  our own tests
+    told = subprocess.run(  # noqa: S603  our own tests
         [*command, "-p", "no:xdist", *(str(HERE / file) for file in files)],
         cwd=HERE.parent,
         capture_output=True,
         text=True,
         check=True,
     )
-    return re.findall(r"\[(.*)\]$", listed.stdout, flags=re.MULTILINE)
+    return bracketed(told.stdout.splitlines())
+
+
+def collected(nodeids: Iterable[str]) -> Names:
+    """Look among the names of a run that has all tests."""
+    nodeids = list(nodeids)
+
+    def names(*files: str) -> list[str]:
+        starts = [f"{HERE.name}/{file}" for file in files]
+        return bracketed(one for start in starts for one in nodeids if one.startswith(start))
+
+    return names
+
+
+def bracketed(nodeids: Iterable[str]) -> list[str]:
+    """Return what stands in brackets at the end of names."""
+    return [found[1] for one in nodeids if (found := re.search(r"\[(.*)\]$", one))]
 
 
 def split(found: Iterable[str], shape: str) -> Iterator[tuple[str, str]]:
