@@ -37,6 +37,15 @@ FOLLOW = Path(__file__).with_name("clients") / "follow.mjs"
 BEGIN = """([how, job]) => {
     globalThis.aborter = new AbortController();
     const { signal } = aborter;
+    const held = [];
+    let telling = false;
+    const say = async (report) => {  // what comes while one call is under way goes with the next
+        held.push(report);
+        if (telling) return;
+        telling = true;
+        while (held.length) await tell(held.splice(0));
+        telling = false;
+    };
     const following = how === "EventSource"
         ? follow.eventSource(EventSource, job, say, signal)
         : follow.post(job, follow.byBlankLines(say), say, signal);
@@ -54,9 +63,13 @@ class Tab:
     async def begin(self, url: str, how: str, job: dict[str, Any]) -> None:
         """Open the relay's page and let it ask."""
         await self.page.goto(f"{url}/")
-        await self.page.expose_function("say", self._said.put_nowait)
+        await self.page.expose_function("tell", self._hear)
         await self.page.evaluate(FOLLOW.read_text())
         await self.page.evaluate(BEGIN, [how, job])
+
+    def _hear(self, reports: list[Any]) -> None:
+        for report in reports:
+            self._said.put_nowait(report)
 
     async def says(self) -> Any:
         """Return its next report."""

@@ -216,5 +216,5 @@ async def feed(
         sent += len(some)
         await asyncio.sleep(come.gap)
         awaited = min(sent, len(frames) - 2) - come.lead
-        await until(lambda awaited=awaited: reached() >= awaited)
+        await until(lambda awaited=awaited: reached() >= awaited, 3 * PATIENCE)
     await wire.end()

@@ -119,9 +119,9 @@ async def stores(
             await store.close()
 
 
-async def until(true: Callable[[], Any]) -> None:
+async def until(true: Callable[[], Any], patience: float = PATIENCE) -> None:
     """Wait until that is true; TimeoutError if it never is."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110  another process may make it true
             await asyncio.sleep(0.001)
 

@@ -17,7 +17,6 @@ from dropping import Come, Dropper, Follower, answer, feed, tokens
 from fakes import Upstream
 from node import node
 from relaying import relaying
-from replaying import until
 
 DROPS = 20
 FEW = 3
@@ -142,10 +141,11 @@ class Reports:
         """The frame that it has reached: the role's, then one an event."""
         return 1 + sum("text" in one or "reasoning" in one for one in self.all)
 
-    async def collect(self, script):
-        """Take what it says, up to its last word."""
+    async def collect(self, script, come=lambda: None):
+        """Take what it says, up to its last word; call `come` after each."""
         while self.all[-1:] != [{"done": "stop"}]:
             self.all.append(await script.says())
+            come()
 
     @property
     def said(self):
@@ -224,11 +224,16 @@ async def test_dropped_before_nginx(way, request):
         assert b"".join(block + b"\n\n" for block in follower.blocks) == b"".join(frames)
 
 
-async def drop(line, reports):
-    """Break the line twice in mid-stream; which bytes, TLS does not tell."""
-    for frame in (100, 300):
-        await until(lambda frame=frame: reports.frame >= frame)
-        line.reset_connections()
+def dropping(line, reports, *frames):
+    """Return what breaks the line, once at each of these frames; which bytes, TLS does not tell."""
+    left = list(frames)
+
+    def come():
+        if left and reports.frame >= left[0]:
+            left.pop(0)
+            line.reset_connections()
+
+    return come
 
 
 async def test_an_event_source_comes_back_through_nginx(request):
@@ -245,9 +250,8 @@ async def test_an_event_source_comes_back_through_nginx(request):
     ):
         assert await tab.page.evaluate(entry) == "h2"
         feeding = asyncio.create_task(feed(upstream, frames, chance, lambda: reports.frame))
-        dropping = asyncio.create_task(drop(line, reports))
-        await reports.collect(tab)
-        await asyncio.gather(feeding, dropping)
+        await reports.collect(tab, dropping(line, reports, 100, 300))
+        await feeding
     assert reports.all.count({"lost": "connecting"}) == 2
     assert reports.said == told
     assert len(upstream.requests) == 1
