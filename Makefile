@@ -23,7 +23,7 @@ run: $(VENV)/.run  ## start the relay on 127.0.0.1:8080 (ARGS="--port 9000")
 	@$(BIN)/teleprinter serve $(ARGS)
 
 test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py -k bom")
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-model: $(VENV)/.test $(MODEL)/.installed  ## run the tests with a real model server
 	$(BIN)/python -m pytest -m model tests/test_model.py $(ARGS)
