@@ -1,6 +1,7 @@
 """The JavaScript clients: scripts of tests/clients, run by Node.
 
-A job goes in as JSON, reports come out as JSON lines:
+A job goes in as JSON, reports come out as JSON lines. A Node stays for the next job of its script:
+half a second of work saved each time.
 
     async with OPENAI.run(relay.url, call="stream") as script:
         await script.says()         # {"text": "Hel"}
@@ -9,49 +10,110 @@ A job goes in as JSON, reports come out as JSON lines:
 """
 
 import asyncio
+import atexit
 import json
+import os
 import shutil
-from asyncio.subprocess import PIPE
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import pytest
 
 from client import Client
 from client_scene import KEY, MESSAGES
-from program import PATIENT, Program, running
+from program import PATIENT
 
 SCRIPTS = Path(__file__).with_name("clients")
+
+
+class Host:
+    """A Node that runs a script again and again, each time with another job: host.mjs.
+
+    It outlives a test and its loop; whoever asks it while a job is under way gets another one.
+    """
+
+    running: ClassVar[dict[tuple[str, ...], "Host"]] = {}
+
+    def __init__(self, *command: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  as long as the process
+        environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "NODE_NO_WARNINGS": "1"}
+        self._process = subprocess.Popen(  # noqa: S603  our own script
+            command, stdin=PIPE, stdout=PIPE, stderr=self._errors, env=environ
+        )
+        atexit.register(self.stop)
+
+    def tell(self, line: str) -> None:
+        """Hand it a job or a word."""
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    @asynccontextmanager
+    async def heard(self) -> AsyncIterator[asyncio.StreamReader]:
+        """Yield what it says, on this loop."""
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(os.dup(self._process.stdout.fileno()), "rb", 0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            yield reader
+        finally:
+            transport.close()
+            await asyncio.sleep(0)
+
+    def errors(self) -> str:
+        """Return what it wrote to stderr."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """Kill it, whatever it does."""
+        atexit.unregister(self.stop)
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
 
 
 class Script:
     """A script that runs."""
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
+    def __init__(self, host: Host, heard: asyncio.StreamReader) -> None:
+        self.over = False
+        self._host = host
+        self._heard = heard
 
     async def says(self) -> Any:
         """Return its next report; AssertionError with its stderr if it ended instead."""
-        line = await self._program.line()
-        assert line is not None, f"it said nothing more:\n{self._program.errors()}"
-        return json.loads(line)
+        report = await self._report()
+        assert report is not None, f"it said nothing more:\n{self._host.errors()}"
+        return report
 
     async def rest(self) -> list[Any]:
         """Return its reports up to its end, which must be a good one."""
         said = []
         async with asyncio.timeout(PATIENT):
-            while (line := await self._program.line()) is not None:
-                said.append(json.loads(line))
-        assert await self._program.code() == 0, self._program.errors()
+            while (report := await self._report()) is not None:
+                said.append(report)
         return said
 
     async def abort(self) -> None:
         """Let it abort what it does."""
-        self._program.process.stdin.write(b"abort\n")
+        self._host.tell("abort")
+
+    async def _report(self) -> Any:
+        async with asyncio.timeout(PATIENT):
+            line = await self._heard.readline()
+        assert line, f"it failed:\n{self._host.errors()}"
+        report = json.loads(line)
+        self.over = report is None
+        return report
 
 
 @asynccontextmanager
@@ -62,9 +124,19 @@ async def node(script: str, job: Mapping[str, Any], *flags: str) -> AsyncIterato
         pytest.skip("node is not installed: apt-get install nodejs npm")
     if not (SCRIPTS / "node_modules").is_dir():
         pytest.skip("the JavaScript clients are not installed: npm ci --prefix tests/clients")
-    command = (program, *flags, str(SCRIPTS / script), json.dumps(job))
-    async with running(*command, stdin=PIPE, NODE_NO_WARNINGS="1") as process:
-        yield Script(process)
+    command = (program, *flags, str(SCRIPTS / "host.mjs"), script)
+    host = Host.running.pop(command, None) or Host(*command)
+    host.tell(json.dumps(job))
+    running = None
+    try:
+        async with host.heard() as heard:
+            running = Script(host, heard)
+            yield running
+    finally:
+        if running and running.over:
+            Host.running[command] = host
+        else:
+            host.stop()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,20 @@
-// What the programs here have in common. The job comes as JSON in the first argument; reports go to
-// stdout, one JSON object a line; the first line on stdin aborts.
+// What the programs here have in common: the job that host.mjs began; reports go to stdout, one JSON
+// object a line.
 
-const controller = new AbortController();
+let controller;
 
-export const job = JSON.parse(process.argv[2]);
-export const signal = controller.signal;
+export let job;
+export let signal;
 
-process.stdin.once("data", () => controller.abort()).unref();
+export function begin(given) {
+  controller = new AbortController();
+  signal = controller.signal;
+  job = given;
+}
+
+export function abort() {
+  controller.abort();
+}
 
 export function say(report) {
   process.stdout.write(`${JSON.stringify(report)}\n`);
