@@ -457,19 +457,26 @@ async def test_three_real_programs_in_a_row(scheme, sing_box, tinyproxy, microso
         assert f"127.0.0.1:{after.port}" in before.log() or str(after.port) in before.log()
 
 
+@pytest.fixture(scope="module")
+def squid(tmp_path_factory, ca):
+    """Run one Squid that speaks TLS; it takes two seconds to stop."""
+    folder = tmp_path_factory.mktemp("squid")
+    with real.squid(folder, tls=ca.write_server(folder / "s.pem", "127.0.0.1")) as squid:
+        yield squid
+
+
 @pytest.mark.parametrize("scheme", UPSTREAMS)
 @pytest.mark.parametrize("order", ["https-socks5-socks4a", "socks4a-socks5-https", "socks5-https"])
-async def test_squid_with_tls_in_any_place(order, scheme, tmp_path, ca, request):
+async def test_squid_with_tls_in_any_place(order, scheme, squid, ca, request):
     """An https hop before, between and behind others."""
-    with real.squid(tmp_path, tls=ca.write_server(tmp_path / "s.pem", "127.0.0.1")) as squid:
-        programs = {
-            "https": squid,
-            "socks5": request.getfixturevalue("microsocks"),
-            "socks4a": request.getfixturevalue("sing_box"),
-        }
-        way = [programs[kind].url(kind) for kind in order.split("-")]
-        async with (
-            upstream_of(scheme, ca, STREAM) as upstream,
-            relay_to(upstream.url, ca, way) as relay,
-        ):
-            assert await stream(relay) == ALL
+    programs = {
+        "https": squid,
+        "socks5": request.getfixturevalue("microsocks"),
+        "socks4a": request.getfixturevalue("sing_box"),
+    }
+    way = [programs[kind].url(kind) for kind in order.split("-")]
+    async with (
+        upstream_of(scheme, ca, STREAM) as upstream,
+        relay_to(upstream.url, ca, way) as relay,
+    ):
+        assert await stream(relay) == ALL
