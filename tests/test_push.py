@@ -4,15 +4,17 @@ What it takes from aiohttp without a promise is checked first: where aiohttp cha
 """
 
 import asyncio
+import gc
 
 import aiohttp
 import pytest
 from aiohttp.streams import StreamReader
 
 from fakes import Upstream, chat
-from relaying import relaying, settled
+from relaying import relaying, settled, until
 from service.adapters import push as pushing
 from service.adapters.push import Direct, push
+from service.relay import Stream
 
 pytestmark = pytest.mark.both_loops
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
@@ -188,3 +190,28 @@ async def test_both_ways_send_the_same_bytes(monkeypatch, fast, path):
 
 async def nothing(_response, _sink):
     """Push nothing: the tasks do it all."""
+
+
+async def test_a_kept_connection_holds_nothing_of_what_it_brought():
+    """Neither streams nor bodies gather at a connection to the upstream that is used again."""
+
+    async def typing(_request, wire):
+        await wire.head(content_type="text/event-stream")
+        for data in (ROLE, HI, FINISH, DONE):
+            await wire.chunk(data)
+            await settled()
+        await wire.end()
+
+    async with Upstream(typing) as upstream, relaying(upstream.url) as relay:
+        counts = []
+        for _ in range(4):
+            async with relay.stream() as response:
+                await response.read()
+            await until(lambda: not relay.streams)
+            await settled()
+            gc.collect()
+            found = [type(each) for each in gc.get_objects()]
+            counts.append((found.count(Stream), found.count(StreamReader)))
+        assert upstream.connections == 1
+    assert counts[0][0] == 0
+    assert counts[1:] == counts[:1] * 3

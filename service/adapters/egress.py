@@ -132,6 +132,7 @@ class Lane:
             raise
         finally:
             dialled.reset(token)
+            on_connection = _nobody  # a new connection lives in this context: it holds no stream
             self._watcher.attempt(self._route.upstream, str(proxy), result)
             if result != "ok":
                 self.pool.closed(proxy)
@@ -245,6 +246,10 @@ class Lane:
         for client in self._sessions.values():
             await client.close()
         self._sessions.clear()
+
+
+def _nobody(reused: bool) -> None:  # noqa: FBT001
+    """Hear of a connection when nobody asks any more."""
 
 
 def _own_fault(proxy: Proxy, failure: Failure) -> bool:

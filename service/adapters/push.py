@@ -88,6 +88,8 @@ async def push(response: aiohttp.ClientResponse, sink: Sink) -> None:
     finally:
         tap.end()
         closed.remove_done_callback(tap.end)
+        if protocol.tap is tap:  # type: ignore[union-attr]
+            protocol.tap = None  # type: ignore[union-attr]  # a kept connection holds no stream
 
 
 class Direct:
