@@ -5,6 +5,8 @@ Loops      async tests run on asyncio; those marked `both_loops` on uvloop too; 
 Workers    with `-n auto` twice as many as cores: half of a run is waiting.
 Garbage    what there is after the collection stays, and is not looked at again and again.
 Leaks      a test that leaves a task behind fails.
+Secrets    a test fails if anything shows a secret of its relays' settings; where the client gets
+           its own back, `@pytest.mark.shows("the secret")` says so.
 Outside    no test sees the proxies, the settings and the keys of the environment it runs in.
 Fixtures   ca · free_port · dead_port · clock · sing_box · tinyproxy · microsocks
 """
@@ -17,12 +19,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import pytest_asyncio
 import trustme
 
+import canaries
 import real
 from clock import FakeClock
 
@@ -99,6 +103,29 @@ def pytest_collection_finish() -> None:
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in filter(OUTSIDE.fullmatch, list(os.environ)):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _watched_output() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        canaries.watch(patch)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Look at what the test has printed, the log with it; fail where a secret was seen."""
+    report = yield
+    if report.when == "call":
+        for name, text in report.sections:
+            canaries.look(f"the test's {name.lower()}", text)
+    if report.when == "teardown":
+        own = {word for mark in item.iter_markers("shows") for word in mark.args}
+        found = [what for what in canaries.shown if not any(repr(word) in what for word in own)]
+        if found and report.passed:
+            report.outcome, report.longrepr = "failed", "\n".join(dict.fromkeys(found))
+        canaries.forget()
+    return report
 
 
 @pytest.fixture(autouse=True)

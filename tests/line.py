@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from canaries import look
 from clock import PATIENCE
 
 BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -106,6 +107,7 @@ class Line:
 
     async def close(self) -> None:
         """Leave."""
+        look("a response", self.received)
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

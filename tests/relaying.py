@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from canaries import plant
 from clock import PATIENCE
 from service.adapters.clock import Clock, LoopClock
 from service.adapters.dial.trust import Trust
@@ -116,6 +117,7 @@ def _settings(environ: Mapping[str, str], toml: str) -> Settings:
         file = Path(folder, "teleprinter.toml")
         file.write_text(toml if "[retry]" in toml else f"{toml}\n[retry]\nattempts = 1\n")
         settings = load(environ=environ, config=str(file), cwd=Path(folder))
+    plant(settings)
     return settings if "keep" in toml else replace(settings, chat=replace(settings.chat, keep=0.0))
 
 

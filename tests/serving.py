@@ -15,13 +15,15 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import service
+from canaries import look, plant
 from fakes import Upstream, Wire, chat, chat_frame
 from line import Line, dial
+from service.settings import SettingsError, load
 
 PATIENT = 60.0
 """Real seconds for a process to start, to say something or to end; never a measure of anything."""
@@ -43,6 +45,7 @@ class Served:
         """Collect what it writes, to the end."""
         async for line in self.process.stdout:
             self.lines.append(line.decode(errors="replace").rstrip("\n"))
+            look("the log of a process", self.lines[-1])
             self._more.set()
         self._more.set()
 
@@ -99,6 +102,8 @@ async def serving(
     """
     file = folder / "teleprinter.toml"
     file.write_text(toml)
+    with suppress(SettingsError):
+        plant(load(environ=variables, config=str(file), cwd=folder))
     environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), **variables}
     command = [*prefix, sys.executable, "-m", "service", "serve", "--port", "0"]
     process = await create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Endurance: an hour of streams, whole and broken in every way, and a ledger of what became of each.
+"""Endurance: an hour of streams, whole and broken in every way, and a ledger of all of them.
 
     make soak                                   an hour; MINUTES=5, ARGS="--clients 100"
 
@@ -12,8 +12,9 @@
     visitors   what clients do
     ledger     each stream's account: what the client saw, what the log says; the rules
     gauge      the relay from outside: memory, descriptors, counts
+    closing    what is left at the end, and the ledger as it is printed
     rig        the processes, started and stopped
-    __main__   the command
+    run        one run of all of them; __main__ is the command
 
 The text of an answer follows from its name, so that both sides of the relay know it.
 """

@@ -57,7 +57,7 @@ KINDS: Mapping[str, Kind] = {
     "torn-plain": _kind("cut", door="plain", script="torn-plain"),
     "stall": _kind("stalled", script="stall"),
     "stall-chat": _kind("stalled", door="chat", script="stall"),
-    "mute": _kind("stalled", script="mute", status=504, weight=1),
+    "mute": _kind("stalled", script="mute", weight=1),
     "says": _kind("error", script="says", said=True),
     "says-chat": _kind("error", door="chat", script="says", said=True),
     "long": _kind("too_long", script="slow"),
@@ -72,15 +72,15 @@ KINDS: Mapping[str, Kind] = {
     "dead": _kind("error", status=502, weight=1),
     "gone": _kind("error", status=502, weight=1),
     "denied": _kind("error", status=502, weight=1),
-    # --- what the client does
-    "leaves": _kind("left", act="leaves"),
-    "leaves-chat": _kind("left", door="chat", act="leaves"),
+    # --- what the client does; where it was slow, the answer may have come to its end
+    "leaves": _kind("left ok", act="leaves"),
+    "leaves-chat": _kind("left ok", door="chat", act="leaves"),
     "hasty": _kind("left", act="hasty", script="mute"),
     "stuck": _kind("slow", act="sticks", script="flood", weight=1),
     "returns": _kind(door="chat", act="returns", weight=4),
     "returns-raw": _kind(act="returns", keep=20, weight=4),
-    "stopped": _kind("stopped", door="chat", act="stops"),
-    "stopped-raw": _kind("stopped", act="stops", keep=20),
+    "stopped": _kind("stopped ok", door="chat", act="stops"),
+    "stopped-raw": _kind("stopped ok", act="stops", keep=20),
     "wrong": _kind("refused", door="wrong", status=400, weight=1),
 }
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from soak.kinds import Kind, kind_of, text
 
-SHOWN = 20
-"""Broken rules that are kept in words; the rest is a number."""
+SHOWN = 3
+"""Cases of each broken rule that are kept in words; the rest is a number."""
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Seen:
     ended     "whole" with the last chunk, "torn" without, "left" by the client itself
     success   the upstream said that it was done: a finish_reason, [DONE], `done`, a whole JSON
     code      of the error that it was told, if any
+    returned  it left and came back for the rest, so that the log's last line is another one
     """
 
     status: int = 0
@@ -32,6 +33,7 @@ class Seen:
     ended: str = "left"
     success: bool = False
     code: str | None = None
+    returned: bool = False
     request: str = ""
     stream: str = ""
 
@@ -45,7 +47,7 @@ class Ledger:
         self.kinds: Counter[str] = Counter()
         self.resumed = 0
         self.broken: list[str] = []
-        self.faults = 0
+        self.faults: Counter[str] = Counter()
         self._open: set[str] = set()
         self._seen: dict[str, Seen] = {}
         self._lines: dict[str, Mapping[str, Any]] = {}
@@ -85,8 +87,9 @@ class Ledger:
 
     def fault(self, text: str) -> None:
         """Note a broken rule."""
-        self.faults += 1
-        if len(self.broken) < SHOWN:
+        rule = text.partition(":")[0]
+        self.faults[rule] += 1
+        if self.faults[rule] <= SHOWN:
             self.broken.append(text)
 
     def _settle(self, name: str) -> None:
@@ -94,10 +97,10 @@ class Ledger:
         if seen is None:
             return
         key = name if name in self._lines else seen.request
-        if key not in self._lines or (name_returns(name) and seen.stream not in self._returns):
+        if key not in self._lines or (seen.returned and seen.stream not in self._returns):
             return
         record = self._lines.pop(key)
-        if name_returns(name):
+        if seen.returned:
             record = self._returns.pop(seen.stream)
         del self._seen[name]
         self._open.discard(name)
@@ -105,11 +108,6 @@ class Ledger:
         self.kinds[name.rpartition("-")[0]] += 1
         for fault in faults(name, kind_of(name), seen, record):
             self.fault(fault)
-
-
-def name_returns(name: str) -> bool:
-    """Tell whether a stream's client comes back to it, so that its last line says what became."""
-    return kind_of(name).act == "returns"
 
 
 def faults(name: str, kind: Kind, seen: Seen, record: Mapping[str, Any]) -> list[str]:
@@ -120,7 +118,7 @@ def faults(name: str, kind: Kind, seen: Seen, record: Mapping[str, Any]) -> list
         found.append(f"an allowed outcome: {told}")
     if kind.script != "flood" and not whole.startswith(seen.text):
         found.append(f"no invented text: {told}")
-    if outcome in ("left", "slow"):
+    if outcome in ("left", "slow") or kind.act == "leaves":
         return found
     if seen.status != HTTPStatus.OK:
         answered = seen.status == kind.status or "error" in kind.outcomes

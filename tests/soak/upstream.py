@@ -9,7 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from random import Random
 
-
 from fakes import HttpProxy, Request, SocksProxy, Upstream, Wire, chat, frame
 from soak.kinds import kind_of, tokens
 from soak.loop import run
