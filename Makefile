@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-MINUTES ?= 10
 
 LOCK := requirements.lock
 BIN := $(VENV)/bin
@@ -14,7 +13,7 @@ NODE := $(if $(wildcard $(CLIENTS)/package.json),$(CLIENTS)/node_modules/.instal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-deps test-model fuzz bench bench-peers lint lock clean
+.PHONY: help run test test-deps test-model soak fuzz bench bench-peers lint audit lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -28,11 +27,14 @@ test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py
 test-model: $(VENV)/.test $(MODEL)/.installed  ## run the tests with a real model server
 	$(BIN)/python -m pytest -m model tests/test_model.py $(ARGS)
 
+soak: test-deps $(VENV)/.test  ## endurance: an hour of streams, all faults mixed (MINUTES=5)
+	@PYTHONPATH=.:tests $(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(ARGS)
+
 test-deps:  ## install the system's programs that the tests run (root on Debian)
 	@PYTHON="$(PYTHON)" sh tests/deps.sh
 
 fuzz: $(VENV)/.test  ## look for inputs that break what the tests hold true (MINUTES=10 ARGS="-k sse")
-	@$(BIN)/python tests/fuzz --minutes $(MINUTES) $(ARGS)
+	@$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: $(VENV)/.bench  ## measure the relay beside its peers (ARGS="--quick")
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -44,6 +46,9 @@ lint: $(VENV)/.lint  ## linter, formatter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit:  ## look for known vulnerabilities in the locked packages
+	@PYTHON="$(PYTHON)" .ci/audit
 
 lock: | $(BIN)/python  ## look for newer versions and write them down
 	$(PYTHON) -m venv --clear build/lock

@@ -1,6 +1,7 @@
 """`make soak`: an hour of streams, a line a minute, the ledger, and 1 if a rule is broken."""
 
 import argparse
+import asyncio
 import sys
 
 from soak.loop import run
@@ -15,7 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=9, help="of what happens when (9)")
     given = parser.parse_args(arguments)
     soak = Soak(given.clients, given.minutes * MINUTE, given.seed)
-    broken = run(soak.run())
+    try:
+        broken = run(soak.run())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("it was stopped")
+        return 1
     for rule in broken:
         say(f"BROKEN  {rule}")
     times = soak.ledger.faults.total()

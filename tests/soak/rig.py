@@ -38,12 +38,11 @@ metrics_open = true
 drain = 5
 [clocks]
 connect = 10
-headers = 20
-first_token = 20
-idle = 20
+headers = 30
+first_token = 30
+idle = 30
 [heartbeat]
 after = 2
-open_after = 5
 [limits]
 send_timeout = 5
 [store]
@@ -194,7 +193,7 @@ def settings(ports: Mapping[str, int], shaky: list[str]) -> str:
         ("dead", "dead-*", "direct", f"http://127.0.0.1:{dead}/v1", ""),
         ("gone", "gone-*", "gone", f"{base}/v1", ""),
         ("denied", "denied-*", "denying", f"https://127.0.0.1:{ports['upstream']}/v1", ""),
-        ("long", "long-*", "steady", f"{base}/v1", "clocks = { total = 10, idle = 60 }"),
+        ("long", "long-*", "steady", f"{base}/v1", "clocks = { total = 20, idle = 60 }"),
         ("steady", "*", "steady", f"{base}/v1", ""),
     ):
         table = f"[[upstream]]\nname = {name!r}\nurl = {url!r}\nkey = 'soak-upstream'\n"

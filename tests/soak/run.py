@@ -1,6 +1,7 @@
 """One run: 500 clients, each after its stream the next, until the time is up."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 from collections import Counter, deque
@@ -21,9 +22,9 @@ from soak.visitors import Visitor, gone
 SETTLING = 120.0
 """Seconds after which the relay's memory is what it should stay."""
 MINUTE = 60.0
-THINKING = 0.5, 4.0
+THINKING = 1.0, 8.0
 """Seconds between two streams of a client."""
-TO_END = 60.0
+TO_END = 120.0
 """Seconds in which the last streams end."""
 IDLE = 40
 """Seconds in which connections to upstreams are closed that nobody uses."""
@@ -47,7 +48,9 @@ class Soak:
         self.kept: deque[str] = deque(maxlen=KEPT)
 
     async def run(self) -> list[str]:
-        """Run all; return the broken rules."""
+        """Run all; return the broken rules. SIGTERM ends what it has started, too."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
         with tempfile.TemporaryDirectory() as name, rig.real_proxies(Path(name)) as proxies:
             folder = Path(name)
             ways = [proxy.url(scheme) for proxy, scheme in proxies.values()]
@@ -129,7 +132,7 @@ class Soak:
             f"{minute:3} min  {ledger.begun} begun, {ledger.counts.total()} settled,"
             f" {await gauge.open_streams()} open, {gauge.rss():.1f} MiB,"
             f" {gauge.descriptors()} descriptors, {gauge.seconds():.0f} s of CPU,"
-            f" longest lag {longest_lag(metrics)}, {ledger.faults.total()} rules broken"
+            f" longest lag {longest_lag(metrics)}, a rule broken {ledger.faults.total()} times"
         )
 
     async def _state(self) -> State:

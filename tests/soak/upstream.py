@@ -13,7 +13,7 @@ from fakes import HttpProxy, Request, SocksProxy, Upstream, Wire, chat, frame
 from soak.kinds import kind_of, tokens
 from soak.loop import run
 
-GAP = 0.35
+GAP = 0.6
 """Seconds between two tokens, on average."""
 FLOOD = 64, 128 * 1024
 """Frames that nobody reads, and the bytes of each: more than all buffers hold."""
