@@ -71,16 +71,16 @@ def _lines(file: str) -> Iterator[str]:
         yield from (line for line in lines if len(line) == _LINE)
 
 
-def look(where: str, data: bytes | str) -> None:
-    """Note it if one of the secrets is in there."""
+def look(where: str, data: bytes | str, old: int = 0) -> None:
+    """Note it if one of the secrets is in there; the first `old` characters were looked at."""
     text = data if isinstance(data, str) else bytes(data).decode("latin-1")
-    shown.extend(f"{where} shows the secret {each!r}" for each in known if _is_in(each, text))
+    shown.extend(f"{where} shows the secret {each!r}" for each in known if _is_in(each, text, old))
 
 
-def _is_in(secret: str, text: str) -> bool:
+def _is_in(secret: str, text: str, old: int) -> bool:
     """Tell whether a text has a secret in it, and not as a part of a longer word."""
     whole = rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
-    return secret in text and re.search(whole, text) is not None
+    return secret in text and any(found.end() > old for found in re.finditer(whole, text))
 
 
 class Watched:
@@ -107,7 +107,7 @@ class Watched:
     def _look(self, data: bytes) -> None:
         if known:
             seam = self._last + data
-            look(self._where, seam)
+            look(self._where, seam, len(self._last))
             self._last = seam[-max(map(len, known)) :]
 
 
