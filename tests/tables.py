@@ -1,4 +1,4 @@
-"""Which client and which proxy is tried how: tests/README.md, made from the tests' own names.
+"""Which test proves what, which client and proxy is tried how: tests/README.md, made from them.
 
 python tests/tables.py     writes it; test_tables.py fails when it is out of date
 """
@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from promises import PROMISES, section
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -30,6 +32,11 @@ INTRODUCTION = """# What is tried
 
 `make test` runs all of it; each number is so many tests, counted from their names.
 `pytest --collect-only -q` lists them. This page is made by `python tests/tables.py`.
+"""
+PROVEN = """
+## Promises
+
+What users may rely on, and the tests that prove it: `promises.py`, held against the tests.
 """
 CLIENTS = """
 ## Clients
@@ -67,6 +74,8 @@ def page(names: Names) -> str:
     return "".join(
         [
             INTRODUCTION,
+            PROVEN,
+            *(f"{line}\n" for title in PROMISES for line in section(title)),
             CLIENTS,
             table("client", cells, list(CLIENT_CASES)),
             PROXIES,
