@@ -2,7 +2,7 @@
 
 import pytest
 
-from promises import PROMISES, proofs, functions
+from promises import PROMISES, functions, proofs
 
 ALL = {promise: named for rows in PROMISES.values() for promise, named in rows.items()}
 

@@ -186,13 +186,13 @@ def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
         if not body.is_eof() and body.exception() is None:
             body.set_exception(aiohttp.ClientPayloadError())
 
-    def forget() -> None:  # or a kept connection would hold the bodies of all its answers
-        if closed is not None:
-            closed.remove_done_callback(tell)
-
     if closed is not None:
         closed.add_done_callback(tell)
-        body.on_eof(forget)
+        body.on_eof(lambda: _forget(closed, tell))  # the connection may live for long
+
+
+def _forget(closed: asyncio.Future[None], tell: "Callable[[asyncio.Future[None]], None]") -> None:
+    closed.remove_done_callback(tell)
 
 
 def _narrow(response: aiohttp.ClientResponse) -> None:
