@@ -192,7 +192,7 @@ async def nothing(_response, _sink):
     """Push nothing: the tasks do it all."""
 
 
-async def test_a_kept_connection_holds_nothing_of_what_it_brought():
+async def test_a_kept_connection_holds_nothing_of_what_it_brought(clock):
     """Neither streams nor bodies gather at a connection to the upstream that is used again."""
 
     async def typing(_request, wire):
@@ -202,7 +202,7 @@ async def test_a_kept_connection_holds_nothing_of_what_it_brought():
             await settled()
         await wire.end()
 
-    async with Upstream(typing) as upstream, relaying(upstream.url) as relay:
+    async with Upstream(typing) as upstream, relaying(upstream.url, clock=clock) as relay:
         counts = []
         for _ in range(4):
             async with relay.stream() as response:
