@@ -13,7 +13,7 @@ NODE := $(if $(wildcard $(CLIENTS)/package.json),$(CLIENTS)/node_modules/.instal
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test test-deps test-model soak fuzz bench bench-peers lint audit lock clean
+.PHONY: help run test test-deps test-model coverage soak fuzz bench bench-peers lint audit lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -26,6 +26,10 @@ test: test-deps $(VENV)/.test $(NODE)  ## run the tests (ARGS="tests/test_sse.py
 
 test-model: $(VENV)/.test $(MODEL)/.installed  ## run the tests with a real model server
 	$(BIN)/python -m pytest -m model tests/test_model.py $(ARGS)
+
+coverage: test-deps $(VENV)/.test $(NODE)  ## run the tests, and fail below 98 % of the branches
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered \
+	  --cov-fail-under=98 $(ARGS)
 
 soak: test-deps $(VENV)/.test  ## endurance: an hour of streams, all faults mixed (MINUTES=5)
 	@PYTHONPATH=.:tests $(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(ARGS)

@@ -43,6 +43,7 @@ class Soak:
         self._numbers = count(1)
         self._stopping = False
         self._settled = 0.0
+        self._told = 0
         self.ledger = Ledger()
         self.kills: Counter[str] = Counter()
         self.kept: deque[str] = deque(maxlen=KEPT)
@@ -126,6 +127,10 @@ class Soak:
                 self._settled = self.gauge.rss()
 
     async def _tell(self, minute: int) -> None:
+        self.ledger.settle_all()
+        for rule in self.ledger.broken[self._told :]:
+            say(f"BROKEN  {rule}")
+        self._told = len(self.ledger.broken)
         metrics = await self.gauge.metrics()
         ledger, gauge = self.ledger, self.gauge
         say(
