@@ -68,6 +68,7 @@ def rows(ledger: Ledger, found: Closing, kills: Mapping[str, int]) -> Iterator[t
     yield "/metrics", f"{found.counted.total()} {_pairs(found.counted)}"
     yield "by kind", _pairs(ledger.kinds)
     yield "came back", ledger.resumed
+    yield "left unheard", ledger.unheard
     yield "proxies killed", _pairs(kills) or "none"
     settled = f"{found.settled:.1f} settled, " if found.settled else ""
     idle = f"{before.rss:.1f} idle before, {after.rss:.1f} after"

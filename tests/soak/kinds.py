@@ -78,9 +78,9 @@ KINDS: Mapping[str, Kind] = {
     "hasty": _kind("left", act="hasty", script="mute"),
     "stuck": _kind("slow", act="sticks", script="flood", weight=1),
     "returns": _kind(door="chat", act="returns", weight=4),
-    "returns-raw": _kind(act="returns", keep=20, weight=4),
+    "returns-raw": _kind(act="returns", keep=60, weight=4),
     "stopped": _kind("stopped ok", door="chat", act="stops"),
-    "stopped-raw": _kind("stopped ok", act="stops", keep=20),
+    "stopped-raw": _kind("stopped ok", act="stops", keep=60),
     "wrong": _kind("refused", door="wrong", status=400, weight=1),
 }
 

@@ -46,6 +46,7 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.resumed = 0
+        self.unheard = 0
         self.broken: list[str] = []
         self.faults: Counter[str] = Counter()
         self._open: set[str] = set()
@@ -84,6 +85,14 @@ class Ledger:
         """Settle those that the log knows by their request only; the rest has no outcome."""
         for name in self.unsettled:
             self._settle(name)
+
+    def pass_over_unheard(self) -> None:
+        """Take those for not begun who left so early that the relay never heard of them."""
+        for name in self.unsettled:
+            if kind_of(name).act == "hasty" and name in self._seen and name not in self._lines:
+                self._open.discard(name)
+                self.begun -= 1
+                self.unheard += 1
 
     def fault(self, text: str) -> None:
         """Note a broken rule."""
@@ -125,7 +134,7 @@ def faults(name: str, kind: Kind, seen: Seen, record: Mapping[str, Any]) -> list
         return found if answered and seen.code else [*found, f"a refusal says why: {told}"]
     if outcome == "ok" and seen.text != whole:
         found.append(f"the text of an ok is the upstream's: {told}")
-    if (outcome == "ok") != seen.success:
+    if (outcome == "ok") != seen.success and outcome != "stopped":  # it had nearly ended
         found.append(f"success only if the upstream said so: {told}")
     if outcome != "ok" and not seen.code and kind.door != "plain":
         found.append(f"a failure says so: {told}")

@@ -41,6 +41,8 @@ connect = 10
 headers = 30
 first_token = 30
 idle = 30
+[chat]
+keep = 60
 [heartbeat]
 after = 2
 [limits]
@@ -188,7 +190,8 @@ def settings(ports: Mapping[str, int], shaky: list[str]) -> str:
         row = f"[[pool]]\nname = {pool!r}\npolicy = {policy!r}\nproxies = {ways!r}\n"
         lines.append(row)
     for name, models, pool, url, more in (
-        ("rescued", "rescued-*", "steady", f"{base}/broken/v1", "fallback = ['steady']"),
+        ("rescued", "rescued-*", "steady", f"{base}/broken/v1", "fallback = ['rescuer']"),
+        ("rescuer", "rescuer-*", "steady", f"{base}/v1", ""),
         ("shaky", "shaky-*", "shaky", f"{base}/v1", ""),
         ("dead", "dead-*", "direct", f"http://127.0.0.1:{dead}/v1", ""),
         ("gone", "gone-*", "gone", f"{base}/v1", ""),

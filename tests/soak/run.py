@@ -154,6 +154,7 @@ class Soak:
                 break
             await asyncio.sleep(1)
         ledger.settle_all()
+        ledger.pass_over_unheard()
         metrics = await gauge.metrics()
         found = Closing(
             before,
