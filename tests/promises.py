@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 PROMISES: Mapping[str, Mapping[str, str]] = {
     "Commands": {
         "`make run` starts on loopback and prints the page's address": (
-            "readme.the_two_commands doctor_command.the_first_start"
+            "readme.the_two_commands greeting.the_first_start"
         ),
         "With no upstream the built-in demo answers, over real HTTP on a loopback port": (
             "check.no_upstream demo.it_listens_on_the_loopback_only page_relay.the_demo"
@@ -102,7 +102,7 @@ PROMISES: Mapping[str, Mapping[str, str]] = {
             "v1.any_method_with_and_without_a_body v1.path_and_query_keep_their_encoding"
         ),
         "Every official SDK works with its base URL changed": (
-            "readme.the_sdk clients_node_sdks.whole"
+            "readme.python readme.node clients_node_sdks.whole"
         ),
         "The first upstream whose prefix and models fit": (
             "regions.by_prefix regions.by_model routes.the_longest_prefix"
