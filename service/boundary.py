@@ -219,7 +219,7 @@ def _note_refusal(request: web.Request, failure: Failure) -> None:
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
     """Return a failure as status and JSON, in the dialect of the API that was asked."""
-    request.app[GATEWAY].tickets.forget(request[NAME])  # there is no stream to go on with
+    request.app[GATEWAY].tickets.release(request[NAME])  # there is no stream that has used it
     _note_refusal(request, failure)
     api = dialect.for_path(request.path.rpartition("/v1/")[2])
     response = web.Response(

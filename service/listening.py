@@ -4,6 +4,7 @@ aiohttp does not say what a connection is about: `is_awaited` and `is_idle` look
 """
 
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Sequence
@@ -32,7 +33,10 @@ def sockets(host: str, port: int) -> Sequence[socket.socket]:
             for family, _, _, _, address in found
         ]
     except OSError as error:
-        raise OSError(error.errno, f"{host}:{port}: {error.strerror or error}") from None
+        why = (error.strerror or str(error)).partition(" (while attempting")[0]
+        if error.errno == errno.EADDRINUSE:
+            why = f"{why.lower()}: another port is set by --port or TELEPRINTER_PORT"
+        raise OSError(error.errno, f"{host}:{port}: {why}") from None
 
 
 def tune(listening: socket.socket) -> None:

@@ -64,6 +64,7 @@ async def test_an_address_that_is_taken(tmp_path):
             said = [json.loads(line) for line in program.errors().splitlines()]
     assert said[-1]["level"] == "error"
     assert f"cannot listen on 127.0.0.1:{taken.port}: " in said[-1]["event"]
+    assert said[-1]["event"].endswith("another port is set by --port or TELEPRINTER_PORT")
     assert "Traceback" not in screen.text
 
 

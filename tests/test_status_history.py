@@ -207,3 +207,13 @@ def test_the_relays_own_faults_are_counted_apart():
     assert recent.faults.total(NOW) == [1]
     ended(recent)
     assert recent.faults.total(NOW) == [1]
+
+
+def test_a_proxys_fault_is_not_its_upstreams():
+    """A stream that no proxy could dial says nothing of the API behind it."""
+    recent = Recent(BOUNDS, BOUNDS)
+    summary = Summary(upstream="up")
+    failure = Failure("proxy_unreachable", "refused", stage="dial")
+    recent.ended(summary, Ending(1, "error", summary, failure), [0, 0, 0], None, NOW)
+    assert recent.of("up").judged(NOW) == (0, 0)
+    assert recent.outcomes.total(NOW)[OUTCOMES.index("error")] == 1

@@ -122,6 +122,18 @@ def test_a_forgotten_stream_takes_its_ticket_along(tickets):
     assert len(tickets) == 1
 
 
+def test_a_stream_that_does_not_begin_gives_its_ticket_back(tickets):
+    """It may start another one, in its minute; one that began has used it up."""
+    ticket = tickets.issue(ALICE, NOW)
+    tickets.start(ticket, "s", NOW)
+    tickets.release("s")
+    tickets.release("s")
+    assert "no stream yet" in refused(tickets.resume, ticket, "s")
+    assert tickets.start(ticket, "s2", NOW + 59).name == "alice"
+    tickets.release("s2")
+    assert "older than" in refused(tickets.start, ticket, "s3", NOW + LIFETIME)
+
+
 def test_holds_a_bounded_number_for_each_caller(tickets):
     """Beyond the limit the caller's own oldest ticket is void, nobody else's."""
     bobs = tickets.issue(BOB, NOW)

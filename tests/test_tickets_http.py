@@ -44,6 +44,15 @@ async def test_what_is_no_ticket_is_401(ticket):
     assert upstream.requests == []
 
 
+async def test_a_request_that_is_refused_costs_no_ticket():
+    """Who forgot the question asks again."""
+    async with Upstream(ANSWER) as upstream, relaying(upstream.url, toml=TOML) as relay:
+        ticket = await issued(relay)
+        async with relay.get("/chat", ticket=ticket) as response:
+            assert response.status == 400
+        assert await status(relay, ticket=ticket) == 200
+
+
 async def test_a_used_ticket_starts_no_second_stream():
     """Neither while its stream is open, nor when it has ended."""
     async with Upstream() as upstream, relaying(upstream.url, toml=TOML) as relay:

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Final, get_args
 
 from service.core.events import Ending, Outcome, Summary
+from service.errors import Whose
 
 SLOT: Final = 10.0
 """Seconds of a slot."""
@@ -179,7 +180,8 @@ class Recent:
         column = OUTCOMES.index(outcome_of(ending, status))
         tally = self.of(summary.upstream or "")
         self.outcomes.add(now, column)
-        tally.outcomes.add(now, column)
+        if ending.failure is None or ending.failure.whose is not Whose.PROXY:
+            tally.outcomes.add(now, column)
         if any(gaps):
             tally.gaps.merge(now, gaps)
         if ending.failure is not None and ending.failure.code == "internal":

@@ -30,7 +30,7 @@ class _Open(NamedTuple):
 
 
 class _Used(NamedTuple):
-    caller: Caller
+    opened: _Open
     stream: str
 
 
@@ -69,7 +69,7 @@ class Tickets:
         opened = self._open.pop(digest, None)
         if opened is None or opened.until <= now:
             self._refuse(digest)
-        self._used[digest] = _Used(opened.caller, stream)
+        self._used[digest] = _Used(opened, stream)
         self._of_stream[stream] = digest
         return opened.caller
 
@@ -78,7 +78,7 @@ class Tickets:
         digest = digest_of(ticket)
         if not compare_digest(digest, self._of_stream.get(stream, b"")):
             self._refuse(digest)
-        return self._used[digest].caller
+        return self._used[digest].opened.caller
 
     def digest(self, stream: str) -> bytes | None:
         """Return the digest of the ticket that has started this stream, None if none has."""
@@ -89,6 +89,12 @@ class Tickets:
         digest = self._of_stream.pop(stream, None)
         if digest is not None:
             del self._used[digest]
+
+    def release(self, stream: str) -> None:
+        """Give the ticket back of a stream that did not begin; does nothing if there is none."""
+        digest = self._of_stream.pop(stream, None)
+        if digest is not None:
+            self._open[digest] = self._used.pop(digest).opened
 
     def __contains__(self, stream: str) -> bool:
         """Tell whether a ticket has started that stream."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
@@ -69,15 +70,15 @@ class Relay:
         async for raw in self.process.stderr:
             line = raw.decode(errors="replace").rstrip("\n")
             record = json.loads(line) if line.startswith("{") else {}
-            if " listening on " in line:
-                self.url = line.split()[3].rstrip("/")
+            if found := re.search(r"listening on (https?://[^/]+)/", line):
+                self.url = found[1]
                 self._listening.set()
             elif record.get("event") == EVENT:
                 self.held.put_nowait(record)
             elif record.get("event") == "request":
                 if "/chat" in record["path"] or record.get("resumed"):
                     self._on_request(record)
-            elif not line.startswith("teleprinter: ") and record.get("event") not in EXPECTED:
+            elif record.get("level") != "info" and record.get("event") not in EXPECTED:
                 self.odd.append(line)
         self._listening.set()
 
