@@ -150,7 +150,8 @@ class Soak:
         gauge, ledger = self.gauge, self.ledger
         await asyncio.sleep(rig.RETAIN + 1)
         for _ in range(IDLE):
-            if gauge.descriptors() <= before.descriptors:
+            after = await self._state()  # before anything is asked of it over a new connection
+            if after.descriptors <= before.descriptors:
                 break
             await asyncio.sleep(1)
         ledger.settle_all()
@@ -158,7 +159,7 @@ class Soak:
         metrics = await gauge.metrics()
         found = Closing(
             before,
-            await self._state(),
+            after,
             self._settled,
             loaded,
             outcomes(metrics),
