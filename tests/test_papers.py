@@ -1,5 +1,6 @@
 """The pages hang together: both READMEs are one, no link leads nowhere, tables are the code's."""
 
+import json
 import re
 
 import pytest
@@ -96,3 +97,25 @@ def test_the_key_is_taken(tmp_path):
     """The key of docs/operations.md grants what stands there."""
     (key,) = taken(papers.OPERATIONS, "tokens_per_day", tmp_path).server.keys
     assert (key.name, key.streams, key.tokens_per_day) == ("alice", 4, 100000)
+
+
+def test_the_figures_of_the_benchmark_are_its_results():
+    """Each row of the READMEs' table is a median of benchmarks/results, to one decimal."""
+    results = json.loads((papers.ROOT / "benchmarks/results/latest.json").read_text())
+    ratios = [ratio for result in results["results"] for ratio in result.get("ratios", [])]
+    medians = {ratio["title"]: f"{ratio['median']:.1f}" for ratio in ratios}
+    english, chinese = map(_benchmark, (papers.README, papers.CHINESE))
+    assert len(english) > 5
+    assert {title: medians[title] for title, _ in english} == dict(english)
+    assert [figure for _, figure in chinese] == [figure for _, figure in english]
+
+
+def _benchmark(page):
+    """Return the rows of the table below the benchmark's plot."""
+    table = (
+        (papers.ROOT / page)
+        .read_text(encoding="utf-8")
+        .partition("latest.svg)")[2]
+        .partition("\n\n[")[0]
+    )
+    return re.findall(r"^\| ([^|]+?) \| ([\d.]+) \|$", table.partition("\n## ")[0], re.MULTILINE)
