@@ -35,6 +35,8 @@ class Gate:
         self._replay = replay
         self._clock = clock
         self._ready = asyncio.Event()
+        if committed:
+            self._ready.set()
         self._timer: Timer | None = None
 
     async def ready(self) -> None:

@@ -167,6 +167,8 @@ class Stream:
         if self._order.streams:
             self._gate.open_after(self._terms.open_after)
         await self._gate.ready()
+        if isinstance(self.replay, Log) and self.replay.announced is not None:
+            await self.replay.announced.wait()  # the client learns its name, and may come back
         ending = self.replay.ending
         failure = ending.failure if ending is not None and not ending.said else None
         if failure is not None and not self._gate.opened:

@@ -135,6 +135,17 @@ async def _last_words() -> None:
     await asyncio.sleep(_HEARD_WITHIN)
 
 
+async def until_ready(request: web.Request, stream: Stream) -> None:
+    """Wait until its response may begin; end it if that is to be a refusal, or nobody waits."""
+    try:
+        await stream.ready()
+    except BaseException:
+        ending = stream.replay.ending
+        note_stream(request, stream, "left" if ending is None else ending.outcome)
+        stream.end()
+        raise
+
+
 def leaving(request: web.Request, stream: Stream, reader: Reader) -> Leave:
     """Return what notes the end of a client who began a stream, and lets the stream know."""
 

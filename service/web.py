@@ -25,10 +25,10 @@ from service.responses import (
     event_stream,
     hand_on,
     leaving,
-    note_stream,
     outlet_of,
     plain,
     serve,
+    until_ready,
 )
 from service.resuming import raw_view, resume, stop, streams
 from service.status_page import add_status
@@ -188,6 +188,7 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     await gateway.admit(caller, ask.model or gateway.settings.chat.model)
     incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
+    await until_ready(request, stream)
     view, reader = ChatView(stream.name), stream.replay.reader()
     response = event_stream(request, stream.name, stream.server)
     outlet = outlet_of(gateway, reader, view, pace)
@@ -220,13 +221,7 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         if len(sources) > 1:
             return await _models(request, sources)
     stream = gateway.v1(request[NAME], caller, incoming, glance, keep)
-    try:
-        await stream.ready()
-    except BaseException:
-        ending = stream.replay.ending
-        note_stream(request, stream, "left" if ending is None else ending.outcome)
-        stream.end()
-        raise
+    await until_ready(request, stream)
     answer, reader = stream.answer, stream.replay.reader()
     leave = leaving(request, stream, reader)
     if answer is not None and not stream.framed:

@@ -69,18 +69,8 @@ class Process:
         return self.output.read_text(errors="replace")
 
     def kill(self) -> None:
-        """End it and its children at once; return when its port refuses."""
-        os.killpg(self.pid, signal.SIGKILL)
-        deadline = monotonic() + STOP_WITHIN
-        while monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except ConnectionRefusedError:
-                return
-            except ConnectionResetError:
-                pass  # it is about to end
-            sleep(BETWEEN_LOOKS)
-        pytest.fail(f"port {self.port} is still open after the end of {self.output.stem}")
+        """End it and its children at once; return when they are gone, and their sockets."""
+        _kill(self.pid)
 
     def restart(self) -> None:
         """Start it again after `kill`; return when it listens."""
@@ -354,8 +344,29 @@ def _has_port(pid: int, port: int) -> bool:
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         child.wait(STOP_WITHIN)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    _kill(child.pid)  # its children too, who may take longer
+    child.wait()
+
+
+def _kill(group: int) -> None:
+    """Kill a process group; return when none of it holds anything."""
+    deadline = monotonic() + STOP_WITHIN
+    while monotonic() < deadline:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        if not _lives(group):
+            return
+        sleep(BETWEEN_LOOKS)
+    pytest.fail(f"the process group {group} is still there after its end")
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group is more than an entry that nobody has waited for."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False

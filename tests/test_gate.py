@@ -38,7 +38,7 @@ async def test_frames_are_held_until_it_opens(clock, committed):
     one, replay = gate(clock, committed=committed)
     one.take(frames(1, 2), alive=True)
     assert replay.take() == []
-    assert (await is_ready(one), one.released) == (False, False)
+    assert (await is_ready(one), one.released) == (committed, False)
     one.open()
     assert replay.take() == frames(1, 2)
     assert (await is_ready(one), one.released, one.flowing) == (True, True, True)

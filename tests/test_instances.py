@@ -3,12 +3,14 @@
 What the stores do then is in test_replay_redis.py; here it is what the clients see.
 """
 
+import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from time import monotonic
 
 import pytest
+from redis.asyncio import Redis
 
 import real
 from fakes import Upstream, chat
@@ -98,6 +100,29 @@ async def test_redis_killed_and_started_again(tmp_path):
                 again = await read_events(response)
             assert [event.name for event in again] == ["answer", "done"]
         assert len(upstream.requests) == 3
+
+
+async def test_a_name_that_a_client_has_is_known_to_all(tmp_path):
+    """The response begins once Redis has the stream: who is told its name may go on elsewhere."""
+    with real.redis_server(tmp_path) as redis:
+        async with (
+            Redis(port=redis.port, protocol=2) as admin,
+            Upstream() as upstream,
+            two(upstream, redis) as (here, there),
+        ):
+            await admin.client_pause(60_000, all=False)  # writes wait, reads do not
+            asking = asyncio.ensure_future(here.get("/chat", question="Hi"))
+            wire = await begun(upstream, ROLE, HI)
+            assert not asking.done()
+            await admin.client_unpause()
+            async with await asking as response:
+                name = response.headers["Teleprinter-Stream"]
+            async with there.get(f"/streams/{name}") as other:
+                await upto(other, "Hi ")
+                for frame in (YOU, FINISH, DONE):
+                    await wire.chunk(frame)
+                await wire.end()
+                assert (await read_events(other))[-1].name == "done"
 
 
 async def test_an_instance_killed(tmp_path):

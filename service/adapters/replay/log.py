@@ -41,6 +41,7 @@ class Log:
     on_stop    called when its owner wants the stream to end
     dialect    what has read its frames
     lost       why it is no longer kept; None while it is
+    announced  set when it can be found elsewhere too, or never will; None: there is no elsewhere
     """
 
     def __init__(self, name: str, owner: str, facts: Facts, keeper: Keeper | None = None) -> None:
@@ -50,6 +51,7 @@ class Log:
         self.dialect = facts.dialect()
         self.ending: Ending | None = None
         self.lost: Failure | None = None
+        self.announced: asyncio.Event | None = None
         self.on_watch: Callable[[bool], None] | None = None
         self.on_stop: Callable[[], None] | None = None
         self.size = 0

@@ -85,6 +85,7 @@ class Outbox:
         for (owner, command), answer in zip(sent, answers, strict=True):
             _check(owner, command, answer)
         for uplink in due:
+            uplink.announced.set()
             if uplink.ended:
                 self.remove(uplink)
             elif uplink.due:

@@ -6,6 +6,7 @@
 Neither of them waits or knows a connection: an uplink says which commands are due, a mirror is fed.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -77,6 +78,7 @@ class Uplink:
         self.ended = False
         """Nothing follows."""
         self.renewed = float("-inf")
+        self.announced = log.announced = asyncio.Event()
         self._opening = opening
         self._wake = wake
         self._backlog = backlog
@@ -110,6 +112,7 @@ class Uplink:
     def close(self) -> None:
         """Send nothing more."""
         self.ended = True
+        self.announced.set()
         self._reader.close()
 
     def words(self, why: Failure, hold: float) -> list[Command]:
