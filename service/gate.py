@@ -26,6 +26,11 @@ class Gate:
     `committed`: the response is an event stream already, so that whatever fails is an event.
     """
 
+    __slots__ = (
+        "_clock", "_committed", "_held_size", "_ready", "_replay", "_timer", "flowing",
+        "held", "opened", "plain", "released",
+    )  # fmt: skip
+
     def __init__(self, replay: Replay | Log, clock: Clock, *, committed: bool) -> None:
         self.opened = committed
         self.released = self.flowing = self.plain = False

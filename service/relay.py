@@ -90,6 +90,14 @@ class Stream:
     so that whatever fails is an event.
     """
 
+    __slots__ = (
+        "__weakref__", "_alone", "_avoid", "_awaited", "_began", "_clock", "_course", "_cut",
+        "_framer", "_gate", "_keep", "_last", "_leg", "_legs", "_order", "_parting", "_rejoin",
+        "_repeatable", "_reused", "_said", "_sent", "_stage", "_terms", "_told", "_too_large",
+        "_total", "_via", "answer", "caller", "dialect", "frames", "gaps", "hides_usage", "name",
+        "replay", "summary", "task",
+    )  # fmt: skip
+
     def __init__(  # noqa: PLR0913  the parts of a stream
         self,
         name: str,

@@ -48,6 +48,11 @@ class Deadline:
     outside stays cancellation. To put it off costs no timer, so that it may be done at every read.
     """
 
+    __slots__ = (
+        "_cancelling", "_clock", "_expired", "_expiry", "_left", "_seconds", "_task",
+        "_timer", "_timer_at", "_when",
+    )  # fmt: skip
+
     def __init__(self, clock: Clock, seconds: float = 0) -> None:
         self._clock = clock
         self._seconds = seconds

@@ -54,6 +54,12 @@ class Outlet:
     `patience`: seconds that a write may take (0 = as long as it likes).
     """
 
+    __slots__ = (
+        "_beat_timer", "_buffer", "_clock", "_direct", "_ending", "_every", "_heartbeat",
+        "_pace", "_pace_timer", "_patience", "_queue", "_reader", "_rings_at", "_view",
+        "_woken", "_written_at",
+    )  # fmt: skip
+
     def __init__(  # noqa: PLR0913  all are needed, none has a default that fits
         self,
         reader: Reader,

@@ -40,6 +40,8 @@ class _Tapped(StreamReader):
 class _Tap:
     """Hands bytes to a sink until it wants no more; `over` is done then, or when none can come."""
 
+    __slots__ = ("_body", "_sink", "over")
+
     def __init__(self, body: StreamReader, sink: Sink) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._body = body
@@ -97,6 +99,8 @@ class Direct:
 
     `limit`: bytes that may wait for the kernel; with more, `write` leaves it to who can wait.
     """
+
+    __slots__ = ("_chunked", "_limit", "_transport")
 
     def __init__(self, request: web.BaseRequest, response: web.StreamResponse, limit: int) -> None:
         self._transport = request.transport

@@ -24,6 +24,11 @@ class Upload:
     wraps exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
     """
 
+    __slots__ = (
+        "_bytes", "_clock", "_most", "_read", "_seconds", "_waited", "failure", "on_piece",
+        "on_wait", "size",
+    )  # fmt: skip
+
     def __init__(
         self,
         read: Callable[[], Awaitable[bytes]],

@@ -66,6 +66,11 @@ class Answer:
     `on_close`: called when it is left.
     """
 
+    __slots__ = (
+        "_clock", "_mask", "_order", "_response", "content_type", "headers", "length",
+        "on_close", "proxy", "reason", "status",
+    )  # fmt: skip
+
     def __init__(
         self, response: aiohttp.ClientResponse, proxy: Proxy, order: Order, clock: Clock
     ) -> None:

@@ -34,6 +34,8 @@ class Room(NamedTuple):
 class _Entry:
     """A kept stream."""
 
+    __slots__ = ("owner", "reserved")
+
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.reserved = 0
@@ -41,6 +43,8 @@ class _Entry:
 
 class _Owned:
     """What is kept of one caller: how many streams, and which of them have ended, in that order."""
+
+    __slots__ = ("count", "ended")
 
     def __init__(self) -> None:
         self.count = 0

@@ -12,6 +12,8 @@ class Mask:
     nothing.
     """
 
+    __slots__ = ("_held", "_secret", "_stars", "_text", "hides")
+
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._stars = _STAND_IN * len(secret)

@@ -30,6 +30,8 @@ class Pace(Protocol):
 class Typewriter:
     """A token every `delay` seconds, the first at once: the only pace that may lag without end."""
 
+    __slots__ = ("_delay", "_held", "_last", "_next", "size")
+
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._held: deque[tuple[float, bytes]] = deque()
@@ -126,6 +128,11 @@ class Smooth:
     the last arrivals make it expected: the longest but one of 8 gaps, so that a single silence is
     soon forgotten, or the gap before this lump. No token is held longer than `max_lag`.
     """
+
+    __slots__ = (
+        "_came", "_deadlines", "_gaps", "_held", "_left", "_lump", "_max_lag", "_now",
+        "_planned", "_promised", "_ready", "_slot", "_spacing", "_tokens", "_usual", "size",
+    )  # fmt: skip
 
     def __init__(self, max_lag: float) -> None:
         self._max_lag = max_lag

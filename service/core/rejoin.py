@@ -31,6 +31,8 @@ class _Part(NamedTuple):
 class Sent:
     """What went out of an answer."""
 
+    __slots__ = ("_parts", "_size", "known")
+
     def __init__(self) -> None:
         self._parts: list[_Part] = []
         self._size = 0
@@ -55,6 +57,8 @@ class Sent:
 
 class Rejoin:
     """A second answer on its way to where the first one broke off."""
+
+    __slots__ = ("_ahead", "_at")
 
     def __init__(self, sent: Sent) -> None:
         self._ahead = sent.parts()

@@ -69,6 +69,8 @@ class Course:
     upstream is asked all the same; one without a fallback always is.
     """
 
+    __slots__ = ("_attempts", "_chance", "_circuits", "_rules", "target")
+
     def __init__(
         self, rules: Rules, circuits: Sequence[Circuit], now: float, chance: Callable[[], float]
     ) -> None:

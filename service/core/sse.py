@@ -32,6 +32,8 @@ class FrameTooLong(ValueError):  # noqa: N818  says what happened
 class Framer:
     """Cuts a byte stream into frames; holds back only the frame that is not whole yet."""
 
+    __slots__ = ("_bare_cr", "_buffer", "_limit", "halved")
+
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()

@@ -66,6 +66,8 @@ class RawView:
     without one then, and without an id.
     """
 
+    __slots__ = ("_after", "_dialect", "_hide_usage", "_id", "blank_lines")
+
     def __init__(
         self, dialect: Dialect, stream: str | None = None, *, hide_usage: bool = False
     ) -> None:
@@ -141,6 +143,8 @@ class RawView:
 class PlainView:
     """A body that is no event stream: nothing may be added to it."""
 
+    __slots__ = ()
+
     blank_lines = False
 
     def frame(self, frame: Frame) -> list[Piece]:
@@ -172,6 +176,8 @@ class _Said(NamedTuple):
 
 class ChatView:
     """`/chat`: the events start, answer, reasoning, tool_calls, done, error."""
+
+    __slots__ = ("_after", "_answer", "_stream")
 
     blank_lines = True
 

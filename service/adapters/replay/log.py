@@ -44,6 +44,12 @@ class Log:
     announced  set when it can be found elsewhere too, or never will; None: there is no elsewhere
     """
 
+    __slots__ = (
+        "_begun", "_keeper", "_readers", "_reserved", "_room", "_watchers", "announced",
+        "dialect", "ending", "facts", "frames", "gone", "last", "lost", "name", "on_stop",
+        "on_watch", "owner", "size",
+    )  # fmt: skip
+
     def __init__(self, name: str, owner: str, facts: Facts, keeper: Keeper | None = None) -> None:
         self.name = name
         self.owner = owner
@@ -218,6 +224,8 @@ class Reader:
     taken       bytes of the stream up to there
     live_from   the number of the first frame that came after this reader began
     """
+
+    __slots__ = ("_callback", "_closed", "_log", "after", "live_from", "taken", "watches")
 
     def __init__(self, log: Log, after: int, *, watches: bool = True) -> None:
         self.after = after

@@ -69,6 +69,11 @@ class Uplink:
     `wake` is called when there are commands; `backlog`: bytes that may wait for them to be sent.
     """
 
+    __slots__ = (
+        "_backlog", "_opening", "_reader", "_wake", "announced", "ended", "log", "opened",
+        "renewed",
+    )  # fmt: skip
+
     def __init__(
         self, log: Log, opening: Opening, wake: Callable[["Uplink"], None], backlog: int
     ) -> None:
@@ -135,6 +140,8 @@ class Uplink:
 
 class Mirror:
     """A log that is filled from the shared log, and read here."""
+
+    __slots__ = ("_began", "log", "seen", "writer")
 
     def __init__(self, name: str, opening: Opening) -> None:
         self.log = Log(name, opening.owner, opening.facts)

@@ -21,6 +21,8 @@ transport and the upstream's reader hold, a client that does not read costs 256 
 class Replay:
     """The frames that a reader has not taken yet, in this process's memory: nothing is kept."""
 
+    __slots__ = ("_frames", "_reader", "_room", "_window", "dialect", "ending")
+
     live_from = 1
 
     def __init__(self, window: int = WINDOW) -> None:

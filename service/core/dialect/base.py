@@ -35,14 +35,22 @@ _raw_decode: Final = json.JSONDecoder().raw_decode
 class Dialect:
     """A stream of SSE whose API the relay does not know: it ends as its transport ends."""
 
-    complete = False
+    __slots__ = ("_usage", "complete", "error", "finish_reason", "model", "over")
+
     trusting = True
-    over = False
     empty = False
-    error: Any = None
-    finish_reason: str | None = None
-    usage: Any = None
-    model: str | None = None
+
+    def __init__(self) -> None:
+        self.complete = self.over = False
+        self.error: Any = None
+        self.finish_reason: str | None = None
+        self.model: str | None = None
+        self._usage: Any = None
+
+    @property
+    def usage(self) -> Any:
+        """What the answer has cost, as the upstream says it; None if it does not."""
+        return self._usage
 
     def read(self, frame: bytes) -> Event:
         """Return what this frame means."""
@@ -74,7 +82,11 @@ class Plain(Dialect):
     All APIs tell the usage near the end of their JSON; so much of it is kept as to find it there.
     """
 
-    _tail = b""
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tail = b""
 
     def read(self, frame: bytes) -> Event:
         """Any piece is content."""

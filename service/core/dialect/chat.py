@@ -42,9 +42,12 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 class Chat(Dialect):
     """Chat and plain completions: `[DONE]`, or the finish_reason of every choice seen."""
 
+    __slots__ = ("_finished", "_open")
+
     trusting = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._open: set[int] = set()
         self._finished: set[int] = set()
 
@@ -74,7 +77,7 @@ class Chat(Dialect):
         if chunk.model:
             self.model = chunk.model
         if chunk.usage is not None:
-            self.usage = chunk.usage
+            self._usage = chunk.usage
         if chunk.error or chunk.object == "error":
             return self._failed(chunk.error or chunk.message)
         choices = chunk.choices

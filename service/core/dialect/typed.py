@@ -29,6 +29,8 @@ _typed = msgspec.json.Decoder(_Typed).decode
 class _TypedDialect(Dialect):
     """APIs whose frames carry a JSON object with a `type`."""
 
+    __slots__ = ()
+
     trusting = False
     completes: ClassVar[frozenset[str]]
     ends: ClassVar[frozenset[str]] = frozenset()
@@ -52,7 +54,7 @@ class _TypedDialect(Dialect):
             self.complete = True
             self.over = kind in self.ends
         if message.usage is not None:
-            self.usage = _merged(self.usage, message.usage)
+            self._usage = _merged(self._usage, message.usage)
         return self._content(kind, message)
 
     def read_rest(self, rest: bytes) -> Event | None:
@@ -87,17 +89,22 @@ def _merged(old: Any, new: Any) -> Any:
 class Responses(_TypedDialect):
     """`/responses`: `response.completed`, `.incomplete` or `.failed`."""
 
+    __slots__ = ("_sequence",)
+
     completes = frozenset(
         {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
     )
-    _sequence = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sequence = 0
 
     def _content(self, kind: str, message: _Typed) -> Event:
         if isinstance(message.sequence_number, int):
             self._sequence = message.sequence_number
         response = message.response if isinstance(message.response, dict) else {}
         self.model = text_of(response.get("model")) or self.model
-        self.usage = response.get("usage") or self.usage
+        self._usage = response.get("usage") or self._usage
         if kind == "response.failed":
             self.error = response.get("error") or NO_WORDS
         if not kind.endswith(".delta"):
@@ -128,11 +135,14 @@ class Anthropic(_TypedDialect):
     `trusting`: another path of the API, whose stream says its end only if it is a message.
     """
 
+    __slots__ = ("trusting",)
+
     completes = frozenset({"message_stop"})
     ends = completes
     empties = frozenset({"text", "text_delta", "thinking", "thinking_delta"})
 
     def __init__(self, *, trusting: bool = False) -> None:
+        super().__init__()
         self.trusting = trusting
 
     def _content(self, kind: str, message: _Typed) -> Event:
@@ -144,7 +154,7 @@ class Anthropic(_TypedDialect):
             return OPAQUE
         if kind == "message_start" and isinstance(message.message, dict):
             self.model = text_of(message.message.get("model"))
-            self.usage = message.message.get("usage")
+            self._usage = message.message.get("usage")
         part = message.content_block if kind == "content_block_start" else message.delta
         part = part if isinstance(part, dict) else {}
         if kind == "message_delta":
@@ -166,6 +176,8 @@ class Anthropic(_TypedDialect):
 
 class Media(_TypedDialect):
     """Transcriptions, images and speech: `….done` or `….completed`; several images may follow."""
+
+    __slots__ = ()
 
     completes = frozenset(
         {
