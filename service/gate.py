@@ -27,7 +27,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_clock", "_committed", "_held_size", "_ready", "_replay", "_timer", "flowing",
+        "_clock", "_committed", "_ended", "_held_size", "_replay", "_timer", "_waiter", "flowing",
         "held", "opened", "plain", "released",
     )  # fmt: skip
 
@@ -39,14 +39,16 @@ class Gate:
         self._committed = committed
         self._replay = replay
         self._clock = clock
-        self._ready = asyncio.Event()
-        if committed:
-            self._ready.set()
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
         self._timer: Timer | None = None
 
     async def ready(self) -> None:
-        """Wait until the client's response may begin, or nothing more can come."""
-        await self._ready.wait()
+        """Wait until the client's response may begin, or nothing more can come; one may wait."""
+        if not (self.opened or self._ended):
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
 
     def start_over(self) -> int:
         """Forget what is held; return how many frames it was."""
@@ -82,7 +84,8 @@ class Gate:
         """Let the client's response begin, with what was held."""
         self.opened = True
         self.released = self.released or self.plain
-        self._ready.set()
+        self.hold()
+        self._wake()
         self._flow()
 
     def end(self, *, shown: bool) -> None:
@@ -93,7 +96,12 @@ class Gate:
 
     def ended(self) -> None:
         """Let who waits go on: the replay has its ending."""
-        self._ready.set()
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _flow(self) -> None:
         held, self.held = self.held, []

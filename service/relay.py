@@ -91,11 +91,44 @@ class Stream:
     """
 
     __slots__ = (
-        "__weakref__", "_alone", "_avoid", "_awaited", "_began", "_clock", "_course", "_cut",
-        "_framer", "_gate", "_keep", "_last", "_leg", "_legs", "_order", "_parting", "_rejoin",
-        "_repeatable", "_reused", "_said", "_sent", "_stage", "_terms", "_told", "_too_large",
-        "_total", "_via", "answer", "caller", "dialect", "frames", "gaps", "hides_usage", "name",
-        "replay", "summary", "task",
+        "__weakref__",
+        "_alone",
+        "_avoid",
+        "_awaited",
+        "_began",
+        "_circuit",
+        "_clock",
+        "_course",
+        "_cut",
+        "_framer",
+        "_gate",
+        "_keep",
+        "_lanes",
+        "_last",
+        "_legs",
+        "_order",
+        "_parting",
+        "_rejoin",
+        "_repeatable",
+        "_reused",
+        "_said",
+        "_sent",
+        "_stage",
+        "_terms",
+        "_told",
+        "_too_large",
+        "_total",
+        "_via",
+        "answer",
+        "caller",
+        "dialect",
+        "frames",
+        "gaps",
+        "hides_usage",
+        "name",
+        "replay",
+        "summary",
+        "task",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  the parts of a stream
@@ -137,14 +170,16 @@ class Stream:
         if isinstance(replay, Log):
             replay.on_watch, replay.on_stop = self._watch, self.stop
         self._turn_to(course.target)
-        for leg in legs:
-            leg.lane.begin()
+        self._lanes = [leg.lane for leg in legs]
+        for lane in self._lanes:
+            lane.begin()
         self.task = asyncio.create_task(self._run(), name=f"stream {name}")
         self.task.add_done_callback(self._leave)
 
     def _turn_to(self, target: int) -> None:
         """Ask this upstream from now on."""
-        self._leg = leg = self._legs[target]
+        leg = self._legs[target]
+        self._circuit = leg.circuit
         self._terms = leg.terms
         self._order = leg.compose()
         self.summary.upstream, self.summary.model = leg.upstream, self._order.model
@@ -166,9 +201,19 @@ class Stream:
         if not self._order.streams:  # only the answer's body has one
             self._gate.hold()
 
+    @property
+    def _leg(self) -> Leg:
+        """The upstream that is asked."""
+        return self._legs[self._course.target]
+
+    def _forget(self) -> None:
+        """Let go of what has been asked: it is not asked again, and the answer may take long."""
+        self._order = self._order.asked()
+        self._legs = ()
+
     def _leave(self, _: object) -> None:
-        for leg in self._legs:
-            leg.lane.end()
+        for lane in self._lanes:
+            lane.end()
 
     async def ready(self) -> None:
         """Wait until the client's response may begin; raises Failure if it is to be a refusal."""
@@ -205,7 +250,7 @@ class Stream:
     @property
     def server(self) -> str | None:
         """The upstream that serves it, None while a fallback may yet."""
-        certain = self.began or self.replay.ending is not None or len(self._legs) == 1
+        certain = self.began or self.replay.ending is not None or len(self._lanes) == 1
         return self.summary.upstream if certain else None
 
     def end(self, failure: Failure | None = None) -> None:
@@ -379,7 +424,7 @@ class Stream:
         self.answer = answer
         self._gate.plain = True
         if verdict.succeeded(answer):
-            self._leg.circuit.succeeded()
+            self._circuit.succeeded()
         if self._repeatable and verdict.succeeded(answer) and not self._course.exhausted:
             # at its end, so that a torso is not all that the client gets
             self._gate.open_after(self._terms.open_after)
@@ -401,10 +446,10 @@ class Stream:
             return
         now = self._clock.now()
         if retry.ails(failure):
-            self._leg.circuit.failed(now)
+            self._circuit.failed(now)
         else:
-            self._leg.circuit.succeeded()
-        self._leg.circuit.trouble = Trouble(failure.code, failure.status, now)
+            self._circuit.succeeded()
+        self._circuit.trouble = Trouble(failure.code, failure.status, now)
 
     async def _read(self, answer: Answer, deadline: Deadline) -> None:
         """Hand the body on, in frames if it is an event stream."""
@@ -505,8 +550,10 @@ class Stream:
         if not self.began:
             self.summary.first_token_ms = self._elapsed()
         if self._framer is not None:
-            self._leg.circuit.succeeded()
+            self._circuit.succeeded()
             self._gate.open()
+            if self._told is None:
+                self._forget()
 
     def _outcome(self) -> Failure | None:
         """Return what is wrong with a body that is at its end; nothing of use can follow."""

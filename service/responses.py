@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -95,6 +96,7 @@ async def serve(
         if request.transport is not None:
             request.transport.set_write_buffer_limits(_UNSENT)
         await response.prepare(request)
+        _disarm(request, response)
         request[NOTE]["status"] = response.status
         ending = await outlet.run(response, Direct(request, response, _UNSENT))
         outcome, failure = ending.outcome, ending.failure
@@ -103,11 +105,16 @@ async def serve(
         return response
     finally:
         leave(outcome, failure)
-        if isinstance(response, EventSourceResponse) and response.prepared:
-            response.stop_streaming()
     if ending.failure is not None and not ending.said:
         await _cut(request, response)
     return response
+
+
+def _disarm(request: web.Request, response: web.StreamResponse) -> None:
+    """Stop what would wait beside a stream for nothing: each costs memory as long as it is held."""
+    request.protocol.keep_alive(val=True)  # the time in which a request is to come: it has
+    if isinstance(response, EventSourceResponse):
+        response.stop_streaming()  # its pings: the outlet has its own
 
 
 def _cut_off(request: web.Request) -> Failure:
@@ -148,13 +155,15 @@ async def until_ready(request: web.Request, stream: Stream) -> None:
 
 def leaving(request: web.Request, stream: Stream, reader: Reader) -> Leave:
     """Return what notes the end of a client who began a stream, and lets the stream know."""
+    return partial(_leave, request, stream, reader)
 
-    def leave(outcome: Outcome, failure: Failure | None) -> None:
-        stream.leave(failure)
-        reader.close()
-        note_stream(request, stream, outcome, failure)
 
-    return leave
+def _leave(
+    request: web.Request, stream: Stream, reader: Reader, outcome: Outcome, failure: Failure | None
+) -> None:
+    stream.leave(failure)
+    reader.close()
+    note_stream(request, stream, outcome, failure)
 
 
 def note_stream(

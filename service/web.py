@@ -137,10 +137,14 @@ async def relay(request: web.Request) -> web.StreamResponse:
     place = routes.place(path, gateway.prefixes)
     if place.door == "chat":
         return await _chat(request, place)
+    return await _v1(request, await _incoming(request, place, query))
+
+
+async def _incoming(request: web.Request, place: Place, query: str) -> Incoming:
     upload = _upload(request)
     body = await upload.read() if _may_be_json(request) else upload
     headers = list(request.headers.items())
-    return await _v1(request, Incoming(request.method, place, query, headers, body))
+    return Incoming(request.method, place, query, headers, body)
 
 
 def _upload(request: web.Request) -> Upload:
@@ -188,6 +192,7 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     await gateway.admit(caller, ask.model or gateway.settings.chat.model)
     incoming = Incoming(request.method, place, "", list(request.headers.items()), body)
     stream = gateway.chat(request[NAME], caller, incoming, ask)
+    del incoming, ask, body  # a stream may be held for long, and the prompt be large
     await until_ready(request, stream)
     view, reader = ChatView(stream.name), stream.replay.reader()
     response = event_stream(request, stream.name, stream.server)
@@ -221,6 +226,7 @@ async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
         if len(sources) > 1:
             return await _models(request, sources)
     stream = gateway.v1(request[NAME], caller, incoming, glance, keep)
+    del incoming, glance  # a stream may be held for long, and the prompt be large
     await until_ready(request, stream)
     answer, reader = stream.answer, stream.replay.reader()
     leave = leaving(request, stream, reader)

@@ -57,7 +57,7 @@ class Outlet:
     __slots__ = (
         "_beat_timer", "_buffer", "_clock", "_direct", "_ending", "_every", "_heartbeat",
         "_pace", "_pace_timer", "_patience", "_queue", "_reader", "_rings_at", "_view",
-        "_woken", "_written_at",
+        "_waiter", "_written_at",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  all are needed, none has a default that fits
@@ -83,7 +83,7 @@ class Outlet:
         self._buffer = bytearray()
         self._ending: Ending | None = None
         self._written_at = clock.now()
-        self._woken = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._pace_timer: Timer | None = None
         self._rings_at = float("inf")
         self._beat_timer: Timer | None = None
@@ -92,7 +92,7 @@ class Outlet:
     def send(self, data: bytes) -> None:
         """Send bytes of the relay's own: a whole event or a comment."""
         self._buffer += data
-        self._woken.set()
+        self._wake()
 
     def beat(self) -> None:
         """Send a heartbeat now: the response is opened before there is anything to say."""
@@ -122,8 +122,8 @@ class Outlet:
                 slow.stop()
             if self._ending is not None and self._due() is None:
                 return self._ending
-            self._woken.clear()
-            await self._woken.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     async def _write(self, response: web.StreamResponse) -> None:
         data, self._buffer = self._buffer, bytearray()
@@ -187,7 +187,11 @@ class Outlet:
             self._buffer.clear()
             self._written_at = self._clock.now()
         if self._buffer or self._ending is not None:
-            self._woken.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _due(self) -> float | None:
         return self._pace.due() if self._pace is not None else None

@@ -53,11 +53,19 @@ class Order(msgspec.Struct, frozen=True):
     @property
     def origin(self) -> str:
         """HOST:PORT of the upstream, for messages."""
-        url = URL(self.url, encoded=True)
-        return f"{url.host_subcomponent}:{url.port}"
+        return _origin(self.url)
+
+    def asked(self) -> "Order":
+        """Return what is left to know of it when it need not be sent again."""
+        return msgspec.structs.replace(self, headers=[], body=None)
 
     def __repr__(self) -> str:
         return f"Order({self.method} {self.url.partition('?')[0]})"
+
+
+def _origin(address: str) -> str:
+    url = URL(address, encoded=True)
+    return f"{url.host_subcomponent}:{url.port}"
 
 
 class Answer:
@@ -67,8 +75,16 @@ class Answer:
     """
 
     __slots__ = (
-        "_clock", "_mask", "_order", "_response", "content_type", "headers", "length",
-        "on_close", "proxy", "reason", "status",
+        "_clock",
+        "_mask",
+        "_response",
+        "_url",
+        "content_type",
+        "length",
+        "on_close",
+        "proxy",
+        "reason",
+        "status",
     )  # fmt: skip
 
     def __init__(
@@ -77,14 +93,18 @@ class Answer:
         self._mask = Mask(order.secret.encode())
         self._response = response
         self._clock = clock
-        self._order = order
+        self._url = order.url
         self.proxy = proxy
         self.on_close: Callable[[], None] | None = None
         self.status = response.status
         self.reason = self._mask.text(response.reason or "")
-        self.headers: Headers = [(k, self._mask.text(v)) for k, v in response.headers.items()]
         self.content_type = response.content_type
         self.length = None if "Content-Encoding" in response.headers else response.content_length
+
+    @property
+    def headers(self) -> Headers:
+        """The headers as they came, but for the secret."""
+        return [(name, self._mask.text(value)) for name, value in self._response.headers.items()]
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,7 +130,7 @@ class Answer:
                     return told
             return self._mask.rest()
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise _cut(error, _where(self._order, self.proxy)) from None
+            raise _cut(error, _where(self._url, self.proxy)) from None
 
     async def push(self, sink: Sink) -> None:
         """Hand what comes to `sink` at once, until it wants no more; then `read` goes on."""
@@ -122,7 +142,7 @@ class Answer:
         try:
             await push(self._response, unmasked if self._mask.hides else sink)
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise _cut(error, _where(self._order, self.proxy)) from None
+            raise _cut(error, _where(self._url, self.proxy)) from None
 
     async def excerpt(self) -> bytes:
         """Return the beginning of the body."""
@@ -159,22 +179,23 @@ async def attempt(
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
         if isinstance(order.body, Upload) and order.body.failure is not None:
             raise order.body.failure from None
-        raise _broken(error, _where(order, proxy)) from None
+        raise _broken(error, _where(order.url, proxy)) from None
     if via is not None and response.status == 407:  # noqa: PLR2004  only a proxy says this
         response.close()
         raise unauthenticated(proxy)
     if not _is_fit(response):
         response.close()
-        raise _malformed(_where(order, proxy))
+        raise _malformed(_where(order.url, proxy))
     _tell_of_the_end(response)
     if order.streams:
         _narrow(response)
     return Answer(response, proxy, order, clock)
 
 
-def _where(order: Order, proxy: Proxy) -> str:
+def _where(url: str, proxy: Proxy) -> str:
     """Return the upstream and the way to it, for messages."""
-    return order.origin if proxy.scheme == "direct" else f"{order.origin} (through {proxy})"
+    origin = _origin(url)
+    return origin if proxy.scheme == "direct" else f"{origin} (through {proxy})"
 
 
 def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
