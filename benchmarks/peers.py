@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Program, cores, free_port
-from benchmarks.rig import BUILD, Upstream
+from benchmarks.rig import BUILD, ROOT, Upstream
 from benchmarks.target import KEY, Target, configured
 
 PEERS = BUILD / "peers"
@@ -158,6 +158,10 @@ def _litellm(place: Place) -> list[str]:
     return [place.binary, "--config", place.conf("litellm.yaml"), *here]
 
 
+def _bare(place: Place) -> list[str]:
+    return [place.binary, "-m", "benchmarks.bare", str(place.port), place.upstream.url]
+
+
 _HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
 _LITELLM = "litellm[proxy]==1.82.6"
 """Pinned: releases after it, 1.82.7, 1.82.8 and 1.107.0, carried somebody else's code."""
@@ -180,6 +184,7 @@ ALL: Sequence[Peer] = (
         conf="Caddyfile",
         variables=lambda _: {"GOMAXPROCS": "1"},
     ),
+    Peer("aiohttp alone", _bare, sys.executable, variables=lambda _: {"PYTHONPATH": str(ROOT)}),
     Peer("vllm-router", _vllm_router, "vllm-router", ("vllm-router",)),
     Peer(
         "openai-forward",
