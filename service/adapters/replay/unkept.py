@@ -68,7 +68,7 @@ class Replay:
     @property
     def behind(self) -> int:
         """Bytes that its reader has not taken."""
-        return sum(len(frame.raw) for frame in self._frames)
+        return sum(len(frame.raw) for frame in self._frames) if self._frames else 0
 
     def close(self) -> None:
         """Read no more."""
