@@ -94,7 +94,7 @@ def test_it_is_stopped(program, tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(proxy.pid, 0)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", proxy.port))
+        socket.create_connection(("127.0.0.1", proxy.port)).close()
 
 
 @pytest.mark.parametrize("program", [each for each in PROGRAMS if each is not real.shadowsocks])
@@ -113,7 +113,7 @@ def test_killed_with_its_children(program, tmp_path):
     with program(tmp_path) as proxy:
         proxy.kill()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", proxy.port))
+            socket.create_connection(("127.0.0.1", proxy.port)).close()
 
 
 @pytest.mark.parametrize("program", [real.tinyproxy, real.microsocks])
