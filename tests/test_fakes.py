@@ -1,13 +1,15 @@
 """The fakes do what their docstrings say, on both event loops."""
 
 import asyncio
+import socket
+import struct
 from contextlib import suppress
 
 import aiohttp
 import pytest
 from aiohttp_socks import ProxyConnector, ProxyError, ProxyType
 
-from clock import FakeClock
+from clock import PATIENCE, FakeClock
 from fakes import Dial, HttpProxy, SocksProxy, Upstream, chat, frame, in_turn, reply, sse
 
 pytestmark = pytest.mark.both_loops
@@ -237,6 +239,20 @@ async def test_it_closes_with_open_connections():
         await talk(upstream.port)
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_closes_whom_it_let_in_at_the_end(turns):
+    """A client that comes while it closes, however far it has come in, finds the end too."""
+    with socket.socket() as client:
+        async with Upstream() as upstream:
+            client.connect(("127.0.0.1", upstream.port))  # the kernel lets it in at once
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        client.settimeout(0)
+        async with asyncio.timeout(PATIENCE):
+            with suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+
+
 async def test_it_speaks_tls(ca):
     """With the CA's context, to clients that trust it and no others."""
     async with Upstream(reply(200, "hi"), ssl=ca.server) as upstream:
@@ -362,6 +378,36 @@ async def test_a_tunnel_ends_at_both_ends():
                 assert await reader.read() == b""
                 await leave(writer)
         await proxy.until(lambda: proxy.open_connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asks"),
+    [
+        (HttpProxy, b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n\r\n"),
+        (SocksProxy, b"\5\1\0\5\1\0\1\x7f\0\0\1%c%c"),
+        (SocksProxy, b"\4\1%c%c\x7f\0\0\1me\0"),
+    ],
+    ids=["http", "socks5", "socks4"],
+)
+async def test_a_client_that_leaves_during_the_dial_leaves_no_target(kind, asks):
+    """What was dialled for it is closed, though it is never told."""
+    dialled = asyncio.Event()
+
+    class Slow(kind):
+        async def dial(self, host, port):
+            stream = await super().dial(host, port)
+            dialled.set()
+            await self.until(lambda: self.open_connections == 0)
+            return stream
+
+    async with Upstream() as upstream, Slow() as proxy:
+        port = (upstream.port,) if kind is HttpProxy else divmod(upstream.port, 256)
+        _, writer = await talk(proxy.port, asks % port)
+        await dialled.wait()
+        rst = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, rst)
+        writer.transport.abort()
+        await upstream.until(lambda: upstream.connections and not upstream.open_connections)
 
 
 async def test_connections_can_be_reset_from_outside():

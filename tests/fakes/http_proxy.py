@@ -73,8 +73,8 @@ class HttpProxy(Proxy):
             stream = await self.dial(host.strip("[]"), int(port))
         except OSError:
             return await self._refuse(connection, HTTPStatus.BAD_GATEWAY)
-        await self.answer(connection, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        return await self.tunnel(connection, stream)
+        words = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        return await self.grant(connection, stream, words)
 
 
 class _Forward:

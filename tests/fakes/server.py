@@ -150,6 +150,9 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._open):  # whose task had not begun
+            connection.writer.transport.abort()
+            await connection.lost.wait()
         if self._failure is not None and kind is None:
             raise self._failure
 

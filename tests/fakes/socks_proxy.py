@@ -53,9 +53,8 @@ class SocksProxy(Proxy):
         name, host = await _read_host(reader, kind)
         stream = await self._dial(Dial("5", name, host, await _read_port(reader)))
         code = 0 if isinstance(stream, tuple) else stream
-        await self.answer(connection, bytes([5, code, 0, IPV4, 127, 0, 0, 1, 0, 0]))
-        if isinstance(stream, tuple):
-            await self.tunnel(connection, stream)
+        reply = bytes([5, code, 0, IPV4, 127, 0, 0, 1, 0, 0])
+        await self._reply(connection, stream, reply)
 
     async def _let_in_5(self, connection: Connection) -> bool:
         reader = connection.reader
@@ -83,9 +82,14 @@ class SocksProxy(Proxy):
         right = self.auth is None or user == self.auth[0]
         stream = await self._dial(dial) if right else V4_FAILED
         code = V4_GRANTED if isinstance(stream, tuple) else self.refuse or V4_FAILED
-        await self.answer(connection, bytes([0, code, 0, 0, 127, 0, 0, 1]))
+        reply = bytes([0, code, 0, 0, 127, 0, 0, 1])
+        await self._reply(connection, stream, reply)
+
+    async def _reply(self, connection: Connection, stream: Stream | int, reply: bytes) -> None:
         if isinstance(stream, tuple):
-            await self.tunnel(connection, stream)
+            await self.grant(connection, stream, reply)
+        else:
+            await self.answer(connection, reply)
 
     async def _dial(self, dial: Dial) -> Stream | int:
         """Connect; or return the reply code of SOCKS5 that says why not."""

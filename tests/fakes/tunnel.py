@@ -82,6 +82,14 @@ class Proxy(Server):
             raise OSError(f"{host} is not on this machine")
         return await asyncio.open_connection(host, port)
 
+    async def grant(self, connection: Connection, target: Stream, words: bytes) -> None:
+        """Say so in these words, and tunnel; the client may have left during the dial."""
+        try:
+            await self.answer(connection, words)
+            await self.tunnel(connection, target)
+        finally:
+            target[1].close()
+
     async def tunnel(self, connection: Connection, target: Stream) -> None:
         """Copy both ways until one side ends; then close the other."""
         client = connection.reader, connection.writer
