@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from msgspec.structs import replace
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields, replace
 
 from service.adapters.dial.trust import Trust, trust
 from service.core.faults import Fault
@@ -172,7 +173,10 @@ def load(
 
 
 def redacted(settings: Settings) -> str:
-    """Return the settings as TOML without their secrets, each upstream's ways as a comment."""
+    """Return the settings as TOML without their secrets, each upstream's ways as a comment.
+
+    A row that differs from its default says what that is.
+    """
     shown = replace(settings, store=replace(settings.store, url=settings.store.shown()))
     parts = [_table(f"[{name}]", getattr(shown, name)) for name in TABLES]
     for upstream in settings.upstream:
@@ -186,7 +190,19 @@ def redacted(settings: Settings) -> str:
 
 
 def _table(title: str, table: Table) -> str:
-    return "\n".join([title, *(_row(n, getattr(table, n)) for n in table.__struct_fields__)])
+    usual = {field.name: field for field in fields(table)}
+    rows = ((n, getattr(table, n)) for n in table.__struct_fields__)
+    return "\n".join([title, *(_row(n, value) + _unlike(value, usual[n]) for n, value in rows)])
+
+
+def _unlike(value: object, field: FieldInfo) -> str:
+    """Return a comment with the default, if there is one and it is another."""
+    if field.required:
+        return ""
+    usual = field.default if field.default_factory is NODEFAULT else field.default_factory()
+    if value == usual:
+        return ""
+    return f"  # default: {'not set' if usual is None else _toml(usual)}"
 
 
 def _row(name: str, value: object) -> str:

@@ -305,6 +305,28 @@ def test_good_settings(monkeypatch, capsys):
     assert "# ways out: socks5h://127.0.0.1:1080, direct" in out
 
 
+def test_what_is_not_the_default_is_marked(folder, monkeypatch, capsys):
+    """A row that differs from its default names the default; no other row has a comment."""
+    (folder / "teleprinter.toml").write_text(
+        f'{UPSTREAM}key = "{CANARY}"\n[server]\nport = 9000\nhost = "127.0.0.1"\n'
+        "[clocks]\nidle = 0\n"
+    )
+    monkeypatch.setenv("TELEPRINTER_STORE", "redis://127.0.0.1/0")
+    _, out, _ = checked(capsys)
+    rows = [row for row in out.splitlines() if "  # default: " in row]
+    assert rows == [
+        "port = 9000  # default: 8080",
+        "idle = 0.0  # default: 120.0",
+        'url = "redis://127.0.0.1/0"  # default: "memory"',
+        'key = "***"  # default: ""',
+    ]
+
+
+def test_nothing_is_marked_without_settings(capsys):
+    """All defaults: no row differs."""
+    assert "# default: " not in checked(capsys)[1]
+
+
 def test_no_upstream(capsys):
     """Without an upstream `check` says who will answer."""
     assert "# no upstream: the built-in demo answers" in checked(capsys)[1]
