@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -33,6 +34,12 @@ def test_both_readmes_lead_to_the_same_files():
         for page in (papers.README, papers.CHINESE)
     ]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("page", [papers.README, papers.CHINESE])
+def test_the_description_is_beside_what_it_describes(page):
+    """Who reads where the HTTP interface is told finds it for machines too."""
+    assert (papers.HTTP, "docs/openapi.json") in pairwise(papers.links(page))
 
 
 def test_the_flow_is_the_map_s():
