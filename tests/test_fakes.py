@@ -10,7 +10,7 @@ import pytest
 from aiohttp_socks import ProxyConnector, ProxyError, ProxyType
 
 from clock import PATIENCE, FakeClock
-from fakes import Dial, HttpProxy, SocksProxy, Upstream, chat, frame, in_turn, reply, sse
+from fakes import Dial, HttpProxy, SocksProxy, Upstream, begun, chat, frame, in_turn, reply, sse
 
 pytestmark = pytest.mark.both_loops
 
@@ -358,6 +358,16 @@ async def test_http_proxy_over_tls(ca):
     ):
         assert proxy.url.startswith("https://")
         assert await fetch(upstream.url, proxy=proxy.url, ssl=ca.client) == (200, b"hi")
+
+
+async def test_a_stream_that_has_begun_goes_on():
+    """`begun` sends head and frames, and leaves the rest to the test."""
+    async with Upstream() as upstream:
+        asked = asyncio.create_task(fetch(upstream.url))
+        wire = await begun(upstream, b"data: 1\n\n", b"data: 2\n\n")
+        await wire.chunk(b"data: 3\n\n")
+        await wire.end()
+        assert await asked == (200, b"data: 1\n\ndata: 2\n\ndata: 3\n\n")
 
 
 async def test_a_tunnel_ends_at_both_ends():

@@ -13,14 +13,13 @@ import pytest
 from redis.asyncio import Redis
 
 import real
-from fakes import Upstream, chat
+from fakes import Upstream, begun, chat
 from relaying import events, read_cut, read_events, relaying
 from replaying import until
 from serving import gone, serving
 
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
 TOML = "[chat]\nkeep = 15\n"
-SSE = "text/event-stream"
 
 
 @asynccontextmanager
@@ -30,15 +29,6 @@ async def two(upstream, redis):
         url = redis.url("redis")
         each = [relaying(upstream.url, toml=TOML, store=url) for _ in range(2)]
         yield [await stack.enter_async_context(one) for one in each]
-
-
-async def begun(upstream, *frames):
-    """Begin the next request's stream with these frames."""
-    _, wire = await upstream.next()
-    await wire.head(content_type=SSE)
-    for frame in frames:
-        await wire.chunk(frame)
-    return wire
 
 
 async def upto(response, text):

@@ -11,27 +11,17 @@ import json
 import pytest
 
 from clock import FakeClock
-from fakes import Upstream, chat, chat_frame, sse
+from fakes import Upstream, begun, chat, chat_frame, sse
 from relaying import Event, arrived, events, read_cut, read_events, relaying, settled, until
 
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
 KEEP = "[chat]\nkeep = 15\n"
 KEYS = '[server]\nkeys = ["alice:key-a", "bob:key-b"]\n'
-SSE = "text/event-stream"
 
 
 def bearer(key):
     """Return the header that shows a key."""
     return {"Authorization": f"Bearer {key}"}
-
-
-async def begun(upstream, *frames):
-    """Begin the next request's stream with these frames."""
-    _, wire = await upstream.next()
-    await wire.head(content_type=SSE)
-    for frame in frames:
-        await wire.chunk(frame)
-    return wire
 
 
 async def rest(wire, *frames):

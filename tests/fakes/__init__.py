@@ -16,7 +16,7 @@ from fakes.http import Request
 from fakes.http_proxy import HttpProxy
 from fakes.server import Server
 from fakes.socks_proxy import Dial, SocksProxy
-from fakes.upstream import Script, Upstream, Wire, in_turn, reply, sse
+from fakes.upstream import Script, Upstream, Wire, begun, in_turn, reply, sse
 
 __all__ = [
     "Dial",
@@ -27,6 +27,7 @@ __all__ = [
     "SocksProxy",
     "Upstream",
     "Wire",
+    "begun",
     "chat",
     "chat_frame",
     "frame",

@@ -126,6 +126,15 @@ class Upstream(Server):
         await wire.finished.wait()
 
 
+async def begun(upstream: Upstream, *frames: bytes) -> Wire:
+    """Begin to stream an answer to the next request with these frames; return the way for more."""
+    _, wire = await upstream.next()
+    await wire.head(content_type="text/event-stream")
+    for data in frames:
+        await wire.chunk(data)
+    return wire
+
+
 def reply(
     status: int = 200, body: bytes | str = b"", *pairs: tuple[str, str], **headers: str
 ) -> Script:
