@@ -8,11 +8,11 @@ the last byte, be that half an event or half a chunk's length.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from random import Random
 from ssl import SSLContext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clock import PATIENCE
 from fakes import Upstream, chat_frame
@@ -218,3 +218,13 @@ async def feed(
         awaited = min(sent, len(frames) - 2) - come.lead
         await until(lambda awaited=awaited: reached() >= awaited, 3 * PATIENCE)
     await wire.end()
+
+
+async def together(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all at the same time; what fails ends the others, and is what is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for each in work:
+                tasks.create_task(each)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None

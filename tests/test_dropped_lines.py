@@ -13,7 +13,7 @@ import pytest
 
 import real
 from chromium import Chromium, Tab, chromium
-from dropping import Come, Dropper, Follower, answer, feed, tokens
+from dropping import Come, Dropper, Follower, answer, feed, together, tokens
 from fakes import Upstream
 from node import node
 from relaying import relaying
@@ -103,6 +103,25 @@ def said(follower):
     return found["reasoning"], found["answer"]
 
 
+async def test_who_fails_ends_the_other():
+    """A follower that gives up is what is told, and nobody is left feeding it."""
+    fed = asyncio.Event()
+
+    async def feeding():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            fed.set()
+
+    async def following():
+        await asyncio.sleep(0)
+        raise AssertionError("an event twice")
+
+    with pytest.raises(AssertionError, match="an event twice"):
+        await together(feeding(), following())
+    assert fed.is_set()
+
+
 @pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("way", ["GET", "POST", "v1"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,9 +137,7 @@ async def test_dropped_twenty_times(kind, way, pace, request):
             follower = Follower(line.port)
             come = COARSE if pace == "smooth" else Come()
             feeding = feed(upstream, frames, chance, lambda: follower.frame, come)
-            feeding = asyncio.create_task(feeding)
-            await follower.follow(*ways(pace)[way])
-            await feeding
+            await together(feeding, follower.follow(*ways(pace)[way]))
     assert (line.dropped, follower.visits) == (DROPS, DROPS + 1)
     assert any("+" in one for one in follower.ids) == (pace == "smooth")
 
@@ -185,9 +202,8 @@ async def test_event_sources_come_back(kind, client, request):
     async with Upstream() as upstream, instances(kind, request, upstream) as relays:
         ports = [relay.port for relay in relays]
         async with Dropper(ports, cuts, chance, b" /chat?") as line, client(line.url) as script:
-            feeding = asyncio.create_task(feed(upstream, frames, chance, lambda: reports.frame))
-            await reports.collect(script)
-            await feeding
+            feeding = feed(upstream, frames, chance, lambda: reports.frame)
+            await together(feeding, reports.collect(script))
     assert line.dropped == reports.all.count({"lost": "connecting"}) == FEW
     assert reports.said == told
     assert len(upstream.requests) == 1
@@ -214,9 +230,8 @@ async def test_dropped_before_nginx(way, request):
         Dropper([front.port], cuts, chance, b"") as line,
     ):
         follower = Follower(line.port, front.tls)
-        feeding = asyncio.create_task(feed(upstream, frames, chance, lambda: follower.frame))
-        await follower.follow(*ways("off")[way])
-        await feeding
+        feeding = feed(upstream, frames, chance, lambda: follower.frame)
+        await together(feeding, follower.follow(*ways("off")[way]))
     assert line.dropped == DROPS // 2
     assert said(follower) == told
     assert len(upstream.requests) == 1
@@ -249,9 +264,8 @@ async def test_an_event_source_comes_back_through_nginx(request):
         in_chromium(f"https://127.0.0.1:{line.port}") as tab,
     ):
         assert await tab.page.evaluate(entry) == "h2"
-        feeding = asyncio.create_task(feed(upstream, frames, chance, lambda: reports.frame))
-        await reports.collect(tab, dropping(line, reports, 100, 300))
-        await feeding
+        feeding = feed(upstream, frames, chance, lambda: reports.frame)
+        await together(feeding, reports.collect(tab, dropping(line, reports, 100, 300)))
     assert reports.all.count({"lost": "connecting"}) == 2
     assert reports.said == told
     assert len(upstream.requests) == 1
