@@ -14,6 +14,9 @@ _ANSWERS: Final = ("audio/", "image/", "video/")
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 """By 204 an EventSource is told not to come back, whatever Content-Type stands there (WHATWG)."""
 
+_KEYS: Final = frozenset({"authorization", "x-api-key", "api-key"})
+_KEY: Final = "set TELEPRINTER_UPSTREAM_KEY, or `key` of its [[upstream]]"
+
 
 def succeeded(answer: Answer) -> bool:
     """Tell whether the upstream did what it was asked."""
@@ -30,6 +33,8 @@ def streams(answer: Answer) -> bool:
 def refused(answer: Answer, order: Order) -> Failure:
     """Return the failure that a status stands for, before its body is read."""
     text = f"the upstream {order.origin} answered {answer.status} {answer.reason or ''}".rstrip()
+    if answer.status == HTTPStatus.UNAUTHORIZED and not _is_keyed(order):
+        text += f" to a request without a key ({_KEY})"
     if answer.status < HTTPStatus.BAD_REQUEST:
         text += " where an event stream was due"
         return Failure("upstream_malformed", text, stage="headers")
@@ -43,6 +48,11 @@ def refused(answer: Answer, order: Order) -> Failure:
         retryable=again and told != "false",
         retry_after=retry.retry_after(answer.headers),
     )
+
+
+def _is_keyed(order: Order) -> bool:
+    """Tell whether a key goes upstream with it, the relay's or the client's own."""
+    return not _KEYS.isdisjoint(name.lower() for name, _ in order.headers)
 
 
 async def in_its_words(failure: Failure, answer: Answer) -> Failure:

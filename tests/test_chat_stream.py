@@ -10,7 +10,7 @@ from yarl import URL
 
 from fakes import HttpProxy, Upstream, chat, chat_frame, frame, reply, sse
 from fakes.frames import DONE
-from relaying import arrived, events, read_events, relaying
+from relaying import arrived, events, read_cut, read_events, relaying
 
 CUT = aiohttp.ClientPayloadError
 FAMILY = "👩‍👩‍👧"
@@ -516,6 +516,31 @@ async def test_an_upstream_that_refuses_is_an_error_event(status, body, said, re
         "retryable": retryable,
         "partial": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "headers", "named"),
+    [
+        ({}, {}, True),
+        ({"upstream_key": "sk-relay"}, {}, False),
+        ({}, {"Authorization": "Bearer sk-client"}, False),
+        ({}, {"x-api-key": "sk-client"}, False),
+    ],
+    ids=["no key", "the relay's", "the client's", "the client's, as Anthropic's"],
+)
+async def test_an_upstream_that_wants_a_key_names_the_setting(given, headers, named):
+    """A 401 to a request without a key names where to set one; to one with a key it does not."""
+    words = '{"error": {"message": "You did not provide an API key"}}'
+    async with (
+        Upstream(reply(401, words)) as upstream,
+        relaying(upstream.url, **given) as relay,
+        relay.get("/chat", headers, question="Hi?") as response,
+    ):
+        *_, error = await read_cut(response)
+    message = error.data["message"]
+    assert ("TELEPRINTER_UPSTREAM_KEY" in message) == named
+    assert message.endswith(": You did not provide an API key")
+    assert "sk-" not in message
 
 
 async def test_a_cut_is_an_error_event_behind_the_text():
