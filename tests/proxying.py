@@ -6,9 +6,18 @@ async with scene("socks5h", "https", ca, STREAM, auth=LOGIN) as (upstream, proxy
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization as form
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from clock import FakeClock
 from conftest import Authority
@@ -55,6 +64,27 @@ def url_of(proxy: Proxy, kind: str) -> str:
     login, at, host = rest.rpartition("@")
     user = login.partition(":")[0] if kind.startswith("socks4") else login
     return f"{scheme}://{user}{at}{host}"
+
+
+def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
+    """Return the TLS of a server with a certificate of its own making, and that as a PEM file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(1))
+        .not_valid_after(now + timedelta(1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    alternatives = [x509.IPAddress(ip_address(each)) for each in names]
+    builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    made = builder.sign(key, hashes.SHA256()).public_bytes(form.Encoding.PEM)
+    plain = form.PrivateFormat.PKCS8, form.NoEncryption()
+    (folder / "own.pem").write_bytes(made)
+    (folder / "own.key").write_bytes(key.private_bytes(form.Encoding.PEM, *plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem", folder / "own.key")
+    return context, folder / "own.pem"
 
 
 def at(server: Any) -> str:

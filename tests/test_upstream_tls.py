@@ -161,7 +161,11 @@ def expired(ca, _firewall):
 
 def unknown(_ca, firewall):
     """Return a certificate of an authority that nobody knows."""
-    words = ("issued by 'Fortinet CA'", "does a firewall on the way intercept it?", "ca_file")
+    words = (
+        "issued by 'Fortinet CA', whom this machine does not trust",
+        "does a firewall on the way intercept it?",
+        "ca_file",
+    )
     return serving(firewall.issue_cert("127.0.0.1")), words
 
 

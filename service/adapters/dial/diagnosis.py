@@ -29,6 +29,8 @@ _ALERTS: Final = ("TLSV1", "SSLV3", "UNSUPPORTED")  # OpenSSL's names for what a
 
 
 _MISMATCH: Final = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
+_SELF_SIGNED: Final = 18  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+_UNKNOWN: Final = frozenset({19, 20, 21})  # …_SELF_SIGNED_CERT_IN_CHAIN, …_GET_ISSUER_CERT_LOCALLY
 _OUT_OF_TIME: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, …_HAS_EXPIRED
 
 
@@ -210,7 +212,7 @@ def _tls_failure(
 def _tls_text(cause: ssl.SSLError, whose: str, otherwise: str, shown: Shown | None) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         text = f"the certificate of {whose} was not accepted: {cause.verify_message.rstrip('.')}"
-        seen = f"; {_described(shown)}" if shown is not None else ""
+        seen = f"; {_described(shown, cause.verify_code)}" if shown is not None else ""
         return f"{text}{seen}: {_advice(cause.verify_code)}"
     reason = cause.reason or ""
     if reason.startswith(_ALERTS):
@@ -218,15 +220,15 @@ def _tls_text(cause: ssl.SSLError, whose: str, otherwise: str, shown: Shown | No
     return f"{whose} does not speak TLS: {otherwise}"
 
 
-def _described(shown: Shown) -> str:
+def _described(shown: Shown, code: int) -> str:
     """Say for whom it should be, for whom it is, and who issued it."""
     if shown.certificate is None:
         return f"expected one for {shown.expected}"
     issuer, names = shown.certificate
-    return (
-        f"expected one for {shown.expected}, shown was one for {', '.join(names) or 'nobody'}"
-        f" issued by '{issuer or 'nobody'}'"
-    )
+    by = "signed by itself" if code == _SELF_SIGNED else f"issued by '{issuer or 'nobody'}'"
+    trust = ", whom this machine does not trust" if code in _UNKNOWN else ""
+    whose = ", ".join(names) or "nobody"
+    return f"expected one for {shown.expected}, shown was one for {whose} {by}{trust}"
 
 
 def _advice(code: int) -> str:
@@ -237,6 +239,8 @@ def _advice(code: int) -> str:
             "does something on the way intercept it?"
             " If it is the right server, name the certificate's in server_name"
         )
+    if code == _SELF_SIGNED:
+        return "is it your own server's? Then put that certificate itself into ca_file"
     return (
         "does a firewall on the way intercept it?"
         " If it may, put the certificate of its issuer into ca_file"

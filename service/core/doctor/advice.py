@@ -98,6 +98,8 @@ def _credentials(proxy: Proxy) -> str:
 def _of_tls(failure: Failure, proxy: Proxy) -> str:
     if "does not speak TLS" in failure.message:
         return "write http:// in the upstream's url, or correct its port"
+    if "signed by itself" in failure.message:
+        return "if it is your own server's, name the PEM file of that certificate in ca_file"
     if "certificate" not in failure.message:
         return "try another way: something on this one breaks TLS"
     if proxy.remote_dns:
