@@ -18,7 +18,7 @@ from msgspec.structs import FieldInfo, fields, replace
 
 from service.adapters.dial.trust import Trust, trust
 from service.core.faults import Fault
-from service.core.proxy import DIRECT, Proxy, from_environment
+from service.core.proxy import DIRECT, Proxy, from_environment, variable_for
 from service.core.secret import HIDDEN, Secret
 from service.core.tables import (
     Chat,
@@ -105,6 +105,12 @@ class Settings(Table, frozen=True):
             raise Rejected(f"pool[{self.pool.index(pool)}].proxies", reason)
         return tuple(dict.fromkeys(ways))
 
+    def overlooked(self, upstream: Upstream) -> str:
+        """Return the variable with a proxy for that upstream that nobody goes by; "" if none."""
+        if self.pool_of(upstream) is not None:
+            return ""
+        return variable_for(upstream.url, self.environ) or ""
+
     def targets(self, upstream: Upstream) -> list[Upstream]:
         """Return the upstream and its fallbacks; raises Rejected for a name that is none."""
         known = {other.name: other for other in self.upstream if other is not upstream}
@@ -181,6 +187,8 @@ def redacted(settings: Settings) -> str:
     parts = [_table(f"[{name}]", getattr(shown, name)) for name in TABLES]
     for upstream in settings.upstream:
         ways = ", ".join(map(str, settings.ways(upstream)))
+        if name := settings.overlooked(upstream):
+            ways += f" ({name} is set, and not gone by: TELEPRINTER_PROXY=env does)"
         parts.append(_table("[[upstream]]", upstream) + f"\n# ways out: {ways}")
     pools = (replace(pool, proxies=pool.shown()) for pool in settings.pool)
     parts.extend(_table("[[pool]]", pool) for pool in pools)

@@ -327,6 +327,26 @@ def test_nothing_is_marked_without_settings(capsys):
     assert "# default: " not in checked(capsys)[1]
 
 
+@pytest.mark.parametrize(
+    ("given", "marked"),
+    [
+        ({"HTTPS_PROXY": f"http://me:{CANARY}@127.0.0.1:7890"}, True),
+        ({"ALL_PROXY": "socks5h://127.0.0.1:1080"}, True),
+        ({"HTTPS_PROXY": "http://127.0.0.1:7890", "NO_PROXY": "example.com"}, False),
+        ({"HTTPS_PROXY": "http://127.0.0.1:7890", "TELEPRINTER_PROXY": "direct"}, False),
+        ({"HTTPS_PROXY": "http://127.0.0.1:7890", "TELEPRINTER_PROXY": "env"}, False),
+    ],
+)
+def test_a_proxy_that_is_not_gone_by_is_told(given, marked, monkeypatch, capsys):
+    """HTTPS_PROXY is not what the relay goes by unless told: `check` says how to tell it."""
+    for name, value in {"TELEPRINTER_UPSTREAM_URL": URL, **given}.items():
+        monkeypatch.setenv(name, value)
+    out = checked(capsys)[1]
+    told = f"# ways out: direct ({next(iter(given))} is set, and not gone by: TELEPRINTER_PROXY=env"
+    assert (told in out) == marked
+    assert ("not gone by" in out) == marked
+
+
 def test_no_upstream(capsys):
     """Without an upstream `check` says who will answer."""
     assert "# no upstream: the built-in demo answers" in checked(capsys)[1]

@@ -215,11 +215,7 @@ def from_environment(url: str, environ: Mapping[str, str]) -> Proxy:
     `no_proxy`, `NO_PROXY` win over all. A value without a scheme is an http proxy; an empty one is
     as good as unset. Raises ValueError that names the variable.
     """
-    parts = urlsplit(url)
-    if _excepted(url, environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
-        return DIRECT
-    own = ("http_proxy",) if parts.scheme == "http" else ("https_proxy", "HTTPS_PROXY")
-    name = next((n for n in (*own, "all_proxy", "ALL_PROXY") if environ.get(n)), None)
+    name = variable_for(url, environ)
     if name is None:
         return DIRECT
     value = environ[name].strip()
@@ -227,6 +223,15 @@ def from_environment(url: str, environ: Mapping[str, str]) -> Proxy:
         return parse(value if "://" in value else f"http://{value}")
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def variable_for(url: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variable that names the proxy for that URL by those rules; None if none does."""
+    if _excepted(url, environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
+        return None
+    plain = urlsplit(url).scheme == "http"
+    own = ("http_proxy",) if plain else ("https_proxy", "HTTPS_PROXY")
+    return next((n for n in (*own, "all_proxy", "ALL_PROXY") if environ.get(n)), None)
 
 
 def _excepted(url: str, exceptions: str) -> bool:
