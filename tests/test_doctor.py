@@ -1,6 +1,7 @@
 """The doctor against each broken way, built for real: what it finds, and what it advises."""
 
 import asyncio
+import io
 import json
 import socket
 import ssl
@@ -21,13 +22,16 @@ from examining import (
     toml_of,
 )
 from fakes import HttpProxy, Server, SocksProxy, Upstream, reply
-from proxying import KINDS, LOGIN, at, proxy_of, upstream_of, url_of
+from proxying import KINDS, LOGIN, at, proxy_of, self_signed, upstream_of, url_of
 from service.adapters.clock import LoopClock
 from service.adapters.doctor.holding import hold
 from service.adapters.doctor.ports import proxies_among, spoken
 from service.core.doctor import advice
 from service.core.proxy import DIRECT
-from service.settings import SettingsError
+from service.doctor.command import examine
+from service.doctor.examination import Wishes
+from service.doctor.shown import Plain
+from service.settings import SettingsError, load
 
 NAME = "api.example.com"
 
@@ -120,9 +124,24 @@ async def test_no_port_is_tried_elsewhere(dead_port, tmp_path, monkeypatch, aske
     async with HttpProxy() as other:
         monkeypatch.setattr(advice, "USUAL_PORTS", (other.port,))
         toml = toml_of("http://127.0.0.1:1/v1", f"http://proxy.test:{dead_port}")
-        cure = "correct host and port of the proxy, or start it"
-        assert (await last_step(tmp_path, toml)).cure == cure
+        cure = (await last_step(tmp_path, toml)).cure
+        assert cure.startswith("is the machine proxy.test up")
+        assert f"at port {dead_port}" in cure
+        assert "firewalls" in cure
+        assert "Clash" not in cure
         assert other.connections == 0
+
+
+@pytest.mark.parametrize("way", ["http://proxy.test:{}", "socks5h://proxy.test:{}"])
+async def test_a_proxy_elsewhere_that_gets_no_further(way, ca, tmp_path, asked):
+    """A proxy of another machine is looked for there, and not in a program on this one."""
+    asked["proxy.test"] = ["127.0.0.1"]
+    kind = HttpProxy if way.startswith("http") else SocksProxy
+    async with upstream_of("https", ca, api()) as upstream, kind(silent=True) as proxy:
+        toml = toml_of(f"{upstream.url}/v1", way.format(proxy.port))
+        step = await last_step(tmp_path, toml + "[clocks]\nconnect = 0.5\n")
+    assert "can that machine reach the upstream?" in step.cure or "speaks neither" in step.cure
+    assert "proxy's own program" not in step.cure
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -151,6 +170,90 @@ async def test_a_port_of_no_proxy(written, ca, tmp_path):
         way = f"{written}://127.0.0.1:{web.port}"
         toml = toml_of(f"{upstream.url}/v1", way) + "[clocks]\nconnect = 0.5\n"
         assert "speaks neither" in (await last_step(tmp_path, toml)).cure
+
+
+@pytest.mark.parametrize(
+    ("connect", "status", "body"),
+    [
+        (405, 200, MODELS),
+        (400, 200, "<html>"),
+        (401, 401, "{}"),
+        (404, 404, '{"error": "no"}'),
+        (501, 404, "no"),
+    ],
+)
+async def test_a_web_server_is_no_proxy(connect, status, body, tmp_path):
+    """To an http:// upstream no tunnel is asked for, and a web server answers in its name."""
+
+    async def script(request, wire):
+        await wire.reply(connect if request.method == "CONNECT" else status, body)
+
+    async with Upstream(script) as web, Upstream(api()) as upstream:
+        toml = toml_of(f"{upstream.url}/v1", f"http://127.0.0.1:{web.port}")
+        step = await last_step(tmp_path, toml)
+        assert upstream.requests == []
+    assert step.step == f"proxy 127.0.0.1:{web.port}"
+    assert step.said.startswith(f"answered {status} for a host that cannot exist")
+    assert "speaks neither HTTP proxy nor SOCKS5" in step.cure
+
+
+async def test_a_proxy_without_connect_is_one(tmp_path):
+    """Who forwards requests and grants no tunnel fails for a host that cannot exist."""
+
+    class Forwarder(HttpProxy):
+        async def _connect(self, connection, target):
+            return await self._refuse(connection, 405)
+
+    async with Upstream(api()) as upstream, Forwarder() as proxy:
+        found, text = await examined(tmp_path, toml_of(f"{upstream.url}/v1", proxy.url))
+        assert found.exit == 0, text
+        assert proxy.targets[-1] == f"127.0.0.1:{upstream.port}"
+
+
+@pytest.mark.parametrize("kind", ["https", "chain"])
+async def test_what_was_not_checked_is_said(kind, ca, tmp_path):
+    """Nobody asks an https proxy, or one behind another, whether it is one."""
+    async with (
+        Upstream(api()) as upstream,
+        proxy_of("https" if kind == "https" else "http", ca) as far,
+        SocksProxy() as near,
+    ):
+        way = far.url if kind == "https" else [near.url, far.url]
+        found, text = await examined(
+            tmp_path, toml_of(f"{upstream.url}/v1", way, ca_file=str(ca.file))
+        )
+        assert found.exit == 0, text
+        assert "whether it is a proxy was not checked" in step_of(found.ways[0], "tcp").said
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_the_environments_proxy_is_named_where_the_direct_way_fails(
+    name, dead_port, tmp_path, asked
+):
+    """Nobody goes by HTTPS_PROXY unless told: the cure says so, and never what is in it."""
+    asked["api.test"] = ["127.0.0.1"]
+    file = tmp_path / "examined.toml"
+    file.write_text(toml_of(f"https://api.test:{dead_port}/v1"))
+    environ = {name: "http://me:s3cret@127.0.0.1:7890"}
+    settings = load(config=str(file), environ=environ, cwd=tmp_path)
+    out = io.StringIO()
+    found = await examine(settings, (), Wishes(), Plain(out))
+    step = found.ways[0].steps[-1]
+    assert step.result == "failed"
+    assert step.cure.startswith(f"{name} is set, and not gone by: set TELEPRINTER_PROXY=env")
+    assert "s3cret" not in out.getvalue()
+
+
+async def test_a_self_signed_certificate(ca, tmp_path):
+    """It is called what it is, and named in ca_file it works, as the cure says."""
+    tls, own = self_signed(tmp_path, "127.0.0.1")
+    async with Upstream(api(), ssl=tls) as upstream:
+        step = await last_step(tmp_path, toml_of(f"{upstream.url}/v1", ca_file=str(ca.file)))
+        assert "self-signed certificate" in step.said
+        assert "shown was one for 127.0.0.1 signed by itself" in step.said
+        assert "name the PEM file of that certificate in ca_file" in step.cure
+        found, text = await examined(tmp_path, toml_of(f"{upstream.url}/v1", ca_file=str(own)))
+        assert found.exit == 0, text
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5h"])

@@ -19,7 +19,7 @@ from service.adapters.dial.probe import probe
 from service.adapters.doctor.errand import errand
 from service.adapters.doctor.holding import hold
 from service.adapters.doctor.names import addresses
-from service.adapters.doctor.ports import proxies_among, spoken
+from service.adapters.doctor.ports import proxies_among, spoken, tunnels
 from service.core.doctor import advice
 from service.core.doctor.findings import Step, Way, expected, failing
 from service.core.proxy import DIRECT, Proxy
@@ -72,6 +72,7 @@ class Examination:
         self._target = URL(upstream.url, encoded=True)
         self._secure = self._target.scheme == "https"
         self._suspect = False
+        self._overlooked = settings.overlooked(upstream)
 
     async def run(self) -> Way:
         """Try step after step, up to the first that fails."""
@@ -113,15 +114,20 @@ class Examination:
         try:
             found = await addresses(host, self._clock, self._connect)
         except (OSError, UnicodeError):
-            cure = advice.let_it_resolve(self._proxy) if of_upstream else "correct the proxy's host"
+            cure = self._let_it_resolve() if of_upstream else "correct the proxy's host"
             said = f"{host} cannot be resolved here"
             return self._add(Step("dns", "failed", self._took(), said, cure))
         said = f"this machine resolves {host} to {', '.join(found[:3])}"
         if of_upstream and (odd := advice.doubtful(host, found)):
             self._suspect = True
-            cure = advice.let_it_resolve(self._proxy)
+            cure = self._let_it_resolve()
             return self._add(Step("dns", "warning", self._took(), f"{said}: {odd}", cure))
         return self._add(Step("dns", "ok", self._took(), said))
+
+    def _let_it_resolve(self) -> str:
+        if self._overlooked:
+            return advice.go_by(self._overlooked)
+        return advice.let_it_resolve(self._proxy)
 
     async def _dial(self) -> bool:
         """Dial as a request would."""
@@ -148,7 +154,8 @@ class Examination:
         origin = f"{self._target.host_subcomponent}:{self._target.port}"
         if step == "tcp":
             first = self._proxy.hops[0].title if self._proxy.hops else origin
-            return f"connected to {first}"
+            unknown = self._forwarded and not self._is_askable
+            return f"connected to {first}{_UNCHECKED if unknown else ''}"
         if step == "tls":
             return f"with {origin}{'' if self._proxy.hops else ', TCP included'}"
         return "accepted the way onward"
@@ -165,6 +172,12 @@ class Examination:
             if cure := advice.wrong_kind(first, speaks):
                 return cure
         local = _is_loopback(self._target.host or "")
+        if self._overlooked and not local:
+            return advice.go_by(self._overlooked)
+        remote = first != DIRECT and not _is_loopback(first.host)
+        alone = step == "tcp" or len(self._proxy.hops) == 1
+        if remote and alone and (cure := advice.elsewhere(first, failure, step)):
+            return cure
         return advice.of_dial(failure, self._proxy, local=local, suspect=self._suspect)
 
     @staticmethod
@@ -196,6 +209,8 @@ class Examination:
         clocks = {"connect": self._connect, "seconds": ANSWER}
         async with errand(self._proxy, origin, self._clock, tls=self._trust, **clocks) as asking:
             inquiry = Inquiry(self._upstream, self._proxy, asking, self._default)
+            if self._forwarded and self._is_askable and not await self._forwards(inquiry):
+                return
             self._begin("models")
             if not self._add(self._timed(await inquiry.models(self._cure))):
                 return
@@ -206,12 +221,34 @@ class Examination:
         if self._wishes.idle:
             await self._idle()
 
+    @property
+    def _forwarded(self) -> bool:
+        """Whether a proxy is asked for no tunnel, and so for nothing that only proxies grant."""
+        return self._proxy.scheme in {"http", "https"} and not self._secure
+
+    @property
+    def _is_askable(self) -> bool:
+        return self._proxy.scheme == "http" and len(self._proxy.hops) == 1
+
+    async def _forwards(self, inquiry: Inquiry) -> bool:
+        """Tell a web server: it understands no CONNECT, and answers for whatever host."""
+        place = self._proxy.host, self._proxy.port
+        self._begin(f"proxy {self._proxy.address}")
+        if await tunnels(*place, self._clock):
+            return True
+        status = await inquiry.of_nobody()
+        if status is None or status in _REFUSED or status >= _FAILED:
+            return True
+        said = f"answered {status} for a host that cannot exist: a web server does, no proxy"
+        cure = advice.wrong_kind(self._proxy, await spoken(*place, self._clock))
+        return self._add(Step(f"proxy {self._proxy.address}", "failed", self._took(), said, cure))
+
     def _timed(self, step: Step) -> Step:
         return msgspec.structs.replace(step, seconds=self._took())
 
     async def _idle(self) -> None:
         """Keep a line silent: some hops cut it."""
-        if self._proxy.scheme in {"http", "https"} and not self._secure:
+        if self._forwarded:
             return  # there is no tunnel to be held
         seconds = self._wishes.idle
         self._begin(f"idle, {seconds:g} s of silence")
@@ -229,6 +266,10 @@ class Examination:
         self._add(Step("idle", "warning", self._took(), said, _CUTS))
 
 
+_UNCHECKED: Final = "; whether it is a proxy was not checked"
+_REFUSED: Final = frozenset({403, 407})
+_FAILED: Final = 500
+"""What proxies say of a host that cannot exist: not allowed, who are you, or not found."""
 _CUTS: Final = (
     "a hop cuts idle lines, or the upstream does (another way tells which): ask for streams, and"
     " keep silence on the way shorter than that"

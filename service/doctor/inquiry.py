@@ -25,6 +25,9 @@ from service.settings import Upstream
 
 ANSWER: Final = 30.0
 """Seconds for the list of models."""
+_NOBODY: Final = "http://teleprinter-doctor.invalid/"
+_AT_ONCE: Final = 5.0
+"""Seconds for an answer of the proxy's own."""
 _STREAM: Final = 90.0
 """Seconds for the small answer."""
 _TOKENS: Final = 40
@@ -54,6 +57,15 @@ class Inquiry:
             *upstream.headers.values(),
             *(hop.password.reveal() for hop in proxy.hops),
         ]
+
+    async def of_nobody(self) -> int | None:
+        """Return the status that a host has which cannot exist (RFC 6761); None if none came."""
+        order = Order("GET", _NOBODY, [], None, streams=False)
+        try:
+            answer, _ = await self._asking._replace(seconds=_AT_ONCE).ask(order)
+        except (Failure, TimeoutError):
+            return None
+        return answer.status
 
     async def models(self, cure: Cure) -> Step:
         """Ask for the list of models, where the base URL says and where it perhaps should."""

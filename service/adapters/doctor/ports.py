@@ -19,7 +19,7 @@ _GREETING: Final = b"\x05\x01\x00"  # RFC 1928, section 3
 _METHODS: Final = 2
 _CONNECT: Final = b"CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n"
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
-_NO_PROXY_SAYS: Final = frozenset({b"400", b"404", b"405", b"501"})
+_NO_PROXY_SAYS: Final = frozenset({b"400", b"401", b"404", b"405", b"501"})
 
 
 async def spoken(host: str, port: int, clock: Clock) -> frozenset[str]:
@@ -27,6 +27,11 @@ async def spoken(host: str, port: int, clock: Clock) -> frozenset[str]:
     kinds = {"socks5": _socks5, "http": _http}
     heard = await asyncio.gather(*(_heard(kind, host, port, clock) for kind in kinds.values()))
     return frozenset(name for name, yes in zip(kinds, heard, strict=True) if yes)
+
+
+async def tunnels(host: str, port: int, clock: Clock) -> bool:
+    """Tell whether what listens there understands CONNECT, be it that it refuses."""
+    return await _heard(_http, host, port, clock)
 
 
 async def proxies_among(host: str, ports: Iterable[int], clock: Clock) -> dict[int, frozenset[str]]:

@@ -61,6 +61,23 @@ def let_it_resolve(proxy: Proxy) -> str:
     return f"let the proxy resolve names: write {other}://{_place(proxy)}"
 
 
+def go_by(variable: str) -> str:
+    """Return the cure where the environment has a proxy that the settings do not name."""
+    return f"{variable} is set, and not gone by: set TELEPRINTER_PROXY=env, or name a proxy in it"
+
+
+def elsewhere(proxy: Proxy, failure: Failure, step: str) -> str:
+    """Return the cure for a proxy on another machine; "" if it is not what failed."""
+    if failure.code not in {"proxy_unreachable", "proxy_timeout"}:
+        return ""
+    if step != "tcp":
+        return f"look at the log of {proxy.title}: can that machine reach the upstream?"
+    return (
+        f"is the machine {proxy.host} up, does a proxy listen there at port {proxy.port}, and do"
+        " the firewalls between let this machine in?"
+    )
+
+
 def of_dial(failure: Failure, proxy: Proxy, *, local: bool, suspect: bool) -> str:
     """Return the cure for a dial that failed; `suspect`: the name was resolved to something odd.
 
