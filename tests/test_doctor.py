@@ -232,16 +232,31 @@ async def test_the_environments_proxy_is_named_where_the_direct_way_fails(
 ):
     """Nobody goes by HTTPS_PROXY unless told: the cure says so, and never what is in it."""
     asked["api.test"] = ["127.0.0.1"]
-    file = tmp_path / "examined.toml"
-    file.write_text(toml_of(f"https://api.test:{dead_port}/v1"))
-    environ = {name: "http://me:s3cret@127.0.0.1:7890"}
-    settings = load(config=str(file), environ=environ, cwd=tmp_path)
+    step = await last_with(tmp_path, f"https://api.test:{dead_port}/v1", name)
+    assert step.cure.startswith(f"{name} is set, and not gone by: set TELEPRINTER_PROXY=env")
+
+
+async def test_what_no_proxy_would_mend_has_its_own_cure(tmp_path, asked):
+    """A certificate that is not accepted is no matter of HTTPS_PROXY."""
+    asked["api.test"] = ["127.0.0.1"]
+    tls, _ = self_signed(tmp_path, "127.0.0.1")
+    async with Upstream(api(), ssl=tls) as upstream:
+        step = await last_with(tmp_path, f"https://api.test:{upstream.port}/v1", "HTTPS_PROXY")
+    assert "ca_file" in step.cure
+
+
+async def last_with(folder, url, variable):
+    """Examine the direct way where that variable names a proxy; return the step that failed."""
+    file = folder / "examined.toml"
+    file.write_text(toml_of(url))
+    environ = {variable: "http://me:s3cret@127.0.0.1:7890"}
+    settings = load(config=str(file), environ=environ, cwd=folder)
     out = io.StringIO()
     found = await examine(settings, (), Wishes(), Plain(out))
+    assert "s3cret" not in out.getvalue()
     step = found.ways[0].steps[-1]
     assert step.result == "failed"
-    assert step.cure.startswith(f"{name} is set, and not gone by: set TELEPRINTER_PROXY=env")
-    assert "s3cret" not in out.getvalue()
+    return step
 
 
 async def test_a_self_signed_certificate(ca, tmp_path):

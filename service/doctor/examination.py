@@ -171,8 +171,12 @@ class Examination:
             speaks = await spoken(first.host, first.port, self._clock)
             if cure := advice.wrong_kind(first, speaks):
                 return cure
+        return self._way_out(failure, step, first)
+
+    def _way_out(self, failure: Failure, step: str, first: Proxy) -> str:
         local = _is_loopback(self._target.host or "")
-        if self._overlooked and not local:
+        barred = self._suspect or failure.code in _BARRED
+        if self._overlooked and barred and not local:
             return advice.go_by(self._overlooked)
         remote = first != DIRECT and not _is_loopback(first.host)
         alone = step == "tcp" or len(self._proxy.hops) == 1
@@ -274,6 +278,8 @@ _CUTS: Final = (
     "a hop cuts idle lines, or the upstream does (another way tells which): ask for streams, and"
     " keep silence on the way shorter than that"
 )
+_BARRED: Final = frozenset({"upstream_unreachable", "upstream_cut"})
+"""Codes of an upstream that cannot be reached, or only so far."""
 _UNDERSTOOD: Final = frozenset({"proxy_refused", "upstream_tls"})
 """Codes that only a proxy of the right kind can lead to."""
 
