@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from operator import add
 from typing import Any, Final, TypeVar, get_args
 
 from prometheus_client import (
@@ -82,6 +83,12 @@ _USAGE: Final = {
 }
 """Where a usage tells each kind of tokens; of several places the first that has a number counts."""
 KINDS: Final = tuple(_USAGE)
+_PLACES: Final = tuple(
+    (kind, name, part)
+    for kind, places in _USAGE.items()
+    for name, _, part in (place.partition(".") for place in places)
+)
+"""The same, taken apart: most usages have few of these names, and all are read at a stream's end."""
 LAGS: Final = 20
 """Of the loop's last lags that are kept, for who looks at them now."""
 _MOST_TOKENS: Final = 10**9
@@ -105,7 +112,7 @@ class Buckets:
 
     def merge(self, other: "Buckets") -> None:
         """Count all that another one with the same bounds counted."""
-        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.counts = list(map(add, self.counts, other.counts))
         self.sum += other.sum
 
 
@@ -127,23 +134,21 @@ def tokens_of(usage: Any) -> dict[str, int]:
     """
     if not isinstance(usage, dict):
         return dict.fromkeys(KINDS, 0)
-    tokens = {kind: next(filter(None, map(_reader(usage), _USAGE[kind])), 0) for kind in KINDS}
+    tokens = dict.fromkeys(KINDS, 0)
+    for kind, name, part in _PLACES:
+        if name in usage and not tokens[kind]:
+            tokens[kind] = _count(usage[name], part)
     if "prompt_tokens" not in usage:
         for name in ("cache_read_input_tokens", "cache_creation_input_tokens"):
-            tokens["prompt"] += _reader(usage)(name)
+            tokens["prompt"] += _count(usage.get(name), "")
     return tokens
 
 
-def _reader(usage: Mapping[str, Any]) -> Callable[[str], int]:
-    """Return what reads the count at a dotted path of this usage; 0 if there is none."""
-
-    def read(path: str) -> int:
-        value: Any = usage
-        for name in path.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
-
-    return read
+def _count(value: Any, part: str) -> int:
+    """Return the count that stands there, or in that part of what does; 0 if there is none."""
+    if part:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0
 
 
 class NoMetrics:

@@ -8,7 +8,8 @@ if they had come evenly from the first to the last one.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, starmap
+from operator import add
 from typing import Final, get_args
 
 from service.core.events import Ending, Outcome, Summary
@@ -45,7 +46,7 @@ class Ring:
     def merge(self, now: float, counts: Iterable[float]) -> None:
         """Count a whole row of things."""
         row = self._row(int(now // SLOT))
-        row[:] = [mine + more for mine, more in zip(row, counts, strict=True)]
+        row[:] = starmap(add, zip(row, counts, strict=True))
 
     def spread(self, since: float, now: float, count: float) -> None:
         """Count in the first column what happened evenly between then and now."""
@@ -69,10 +70,12 @@ class Ring:
 
     def _row(self, slot: int) -> Row:
         """Return the row of a slot that is not older than the window, new ones empty."""
+        if slot <= self._newest:  # as nearly always
+            return self._rows[slot % SLOTS]
         for stale in range(max(self._newest + 1, slot - SLOTS + 1), slot + 1):
             row = self._rows[stale % SLOTS]
             row[:] = [0.0] * len(row)
-        self._newest = max(self._newest, slot)
+        self._newest = slot
         return self._rows[slot % SLOTS]
 
 
