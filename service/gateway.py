@@ -16,7 +16,7 @@ from yarl import URL
 
 from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
-from service.adapters.metrics import FIRST_TOKEN, GAP, Metrics, tokens_of
+from service.adapters.metrics import FIRST_TOKEN, GAP, Metrics
 from service.adapters.rates import Rates
 from service.adapters.replay.memory import MemoryStore, Store
 from service.adapters.replay.redis import RedisStore
@@ -284,12 +284,12 @@ class Gateway:
 
         The client's own is for the upstream that it asked, not for a fallback elsewhere.
         """
-        without = {name.lower() for name in upstream.headers}
-        if caller.key_header:
-            without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
+        without = set(map(str.lower, upstream.headers))
         elsewhere = upstream is not first and URL(upstream.url).origin() != URL(first.url).origin()
         if upstream.key or elsewhere:
-            without.update(routes.CREDENTIALS)
+            without |= routes.CREDENTIALS  # whoever's they are
+        elif caller.key_header:
+            without |= {caller.key_header.lower(), *self.keys.carriers(headers)}
         sent = routes.upstream_headers(headers, without)
         sent.append(("Accept-Encoding", "identity"))
         if upstream.key:
@@ -308,7 +308,8 @@ class Gateway:
     ) -> Stream:
         self._check_room(caller)
         rules = self._rules
-        targets = self.settings.targets(first) if errand.repeatable else [first]
+        repeatable = errand.repeatable
+        targets = self.settings.targets(first) if repeatable else [first]
         circuits = [self._circuits[upstream.name] for upstream in targets]
         stream = Stream(
             name,
@@ -318,7 +319,7 @@ class Gateway:
             replay=self.store.open(name, caller.name, facts) if keep > 0 else Replay(),
             keep=keep,
             caller=caller.identity,
-            repeatable=errand.repeatable,
+            repeatable=repeatable,
             too_large=errand.too_large(rules),
             continues=first.continue_on_cut and errand.streams,
             committed=facts.door == "chat",
@@ -341,12 +342,11 @@ class Gateway:
         """Count what a stream has cost, when it has ended."""
         self.tickets.forget(stream.name)  # from now on its log tells, as long as it is kept
         ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step
-        self.metrics.stream_ended(stream.summary, ending, stream.gaps)
+        tokens = self.metrics.stream_ended(stream.summary, ending, stream.gaps)
         status = stream.answer.status if stream.answer is not None else None
         now = self.clock.now()
         self.recent.ended(stream.summary, ending, stream.gaps.counts, status, now)
         if caller.grant.tokens_per_day:
-            tokens = tokens_of(stream.summary.usage)
             cost = tokens["prompt"] + tokens["completion"]
             self._after(self.rates.spend(caller.name, caller.grant.tokens_per_day, cost))
 

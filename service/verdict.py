@@ -10,6 +10,8 @@ from service.adapters.upstream import Answer, Order
 from service.core import retry
 from service.errors import Failure
 
+_OK: Final = int(HTTPStatus.OK)
+_MULTIPLE_CHOICES: Final = int(HTTPStatus.MULTIPLE_CHOICES)
 _ANSWERS: Final = ("audio/", "image/", "video/")
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 """By 204 an EventSource is told not to come back, whatever Content-Type stands there (WHATWG)."""
@@ -20,7 +22,7 @@ _KEY: Final = "set TELEPRINTER_UPSTREAM_KEY, or `key` of its [[upstream]]"
 
 def succeeded(answer: Answer) -> bool:
     """Tell whether the upstream did what it was asked."""
-    return HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
+    return _OK <= answer.status < _MULTIPLE_CHOICES
 
 
 def streams(answer: Answer) -> bool:
@@ -84,12 +86,22 @@ def page(answer: Answer, order: Order) -> Failure | None:
 
 def torn(answer: Answer, body: bytes) -> bool:
     """Tell whether a whole body that calls itself JSON is none."""
+    if "json" not in answer.content_type:
+        return False
     try:
-        if "json" in answer.content_type:
-            json.loads(body)
-    except (ValueError, RecursionError):
-        return True
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return not _readable(body)
     return False
+
+
+def _readable(body: bytes) -> bool:
+    """Tell whether it is JSON to those who let more pass: NaN, a byte order mark."""
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def void(order: Order, stage: str) -> Failure:

@@ -23,12 +23,9 @@ class LoopClock:
     """The running event loop's own clock."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Call back at that time, from the loop."""
-        return self._loop.call_at(when, callback)
+        loop = asyncio.get_running_loop()
+        self.now = loop.time
+        self.call_at = loop.call_at
 
 
 async def sleep(clock: Clock, seconds: float) -> None:

@@ -215,11 +215,12 @@ class Lane:
             self._succeeded(proxy, self._clock.now() - began)
 
     def _session(self, proxy: Proxy) -> aiohttp.ClientSession:
-        if proxy not in self._sessions:
-            self._sessions[proxy] = session(
+        client = self._sessions.get(proxy)
+        if client is None:
+            client = self._sessions[proxy] = session(
                 proxy, self._route.origin, self._clock, self._connect, self._tls
             )
-        return self._sessions[proxy]
+        return client
 
     def begin(self) -> None:
         """Count a stream that may ask."""

@@ -1,12 +1,14 @@
 """One line a request; text on a terminal, one JSON object a line elsewhere."""
 
+import json
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 log: Any = structlog.get_logger()
+_encode: Final = json.JSONEncoder(default=repr).encode  # json.dumps would make one for each line
 
 
 def configure(level: str) -> None:
@@ -20,7 +22,7 @@ def configure(level: str) -> None:
     render: list[Any] = (
         [_legible, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
         if terminal
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_encoded)]
     )
     structlog.configure(
         processors=[*shared, *render],
@@ -36,6 +38,10 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _encoded(entry: dict[str, Any], **_: Any) -> str:
+    return _encode(entry)
 
 
 def _legible(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:

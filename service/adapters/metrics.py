@@ -88,7 +88,7 @@ _PLACES: Final = tuple(
     for kind, places in _USAGE.items()
     for name, _, part in (place.partition(".") for place in places)
 )
-"""The same, taken apart: most usages have few of these names, and all are read at a stream's end."""
+"""The same, taken apart, for it is read at the end of every stream."""
 LAGS: Final = 20
 """Of the loop's last lags that are kept, for who looks at them now."""
 _MOST_TOKENS: Final = 10**9
@@ -168,8 +168,17 @@ class NoMetrics:
         `proxies`: pool and proxy, the latter as it is shown, without credentials.
         """
 
-    def stream_ended(self, summary: Summary, ending: Ending, gaps: Gaps | None) -> None:
-        """Count a stream, once, when it has ended; also a request that was refused before one."""
+    def stream_ended(
+        self,
+        summary: Summary,
+        ending: Ending,  # noqa: ARG002
+        gaps: Gaps | None,  # noqa: ARG002
+    ) -> Mapping[str, int]:
+        """Count a stream, once, when it has ended; also a request that was refused before one.
+
+        Returns its tokens, of each of KINDS.
+        """
+        return tokens_of(summary.usage)
 
     def attempt(self, upstream: str, proxy: str, result: str) -> None:
         """Count an attempt; `result`: one of RESULTS."""
@@ -220,18 +229,22 @@ class Metrics(NoMetrics, Collector):
             for kind in KINDS:
                 self._tokens[upstream, kind] += 0
 
-    def stream_ended(self, summary: Summary, ending: Ending, gaps: Gaps | None) -> None:
+    def stream_ended(
+        self, summary: Summary, ending: Ending, gaps: Gaps | None
+    ) -> Mapping[str, int]:
         """Merge what the stream counted."""
+        found = tokens_of(summary.usage)
         upstream = _bounded(summary.upstream, self.upstreams)
         self._streams[upstream, _bounded(ending.outcome, OUTCOMES)] += 1
         self._events += ending.number - 1
-        if summary.usage is not None:
-            for kind, tokens in tokens_of(summary.usage).items():
+        for kind, tokens in found.items():
+            if tokens:
                 self._tokens[upstream, kind] += tokens
         if summary.first_token_ms is not None:
             self._first_token.add(summary.first_token_ms / 1000)
         if gaps is not None and any(gaps.counts):
             self._gaps.merge(gaps)
+        return found
 
     def attempt(self, upstream: str, proxy: str, result: str) -> None:
         """Count it by upstream, proxy and result."""

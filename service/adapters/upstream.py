@@ -24,7 +24,6 @@ from service.errors import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _LINGER = (
     0.1  # seconds for the rest of a body whose end was announced, so that its connection lives
 )
@@ -174,7 +173,6 @@ async def attempt(
             data=_payload(order.body),
             proxy=via,
             allow_redirects=False,
-            skip_auto_headers=_AUTO_HEADERS,
         )
     except (aiohttp.ClientError, OSError, EOFError, asyncio.LimitOverrunError) as error:
         if isinstance(order.body, Upload) and order.body.failure is not None:

@@ -138,7 +138,7 @@ def pacing_of_headers(headers: Mapping[str, str]) -> Pacing | None:
     Raises Failure bad_request.
     """
     names = "Teleprinter-Pace", "Teleprinter-Delay"
-    pace, delay = (headers.get(name) for name in names)
+    pace, delay = headers.get(names[0]), headers.get(names[1])
     if pace is None and delay is None:
         return None
     return pacing(pace, whole_delay(delay, names[1]), Pacing("off", 0), names)

@@ -79,11 +79,14 @@ class Pool:
 
     def order(self, now: float, avoid: Proxy | None = None) -> list[Proxy]:
         """Return the ways to try, the first first; `avoid` comes last, if another can be had."""
+        if len(self.members) == 1:
+            return [self.members[0].proxy]
         usable = [member for member in self.members if not self.rests(member, now)]
         ranked = sorted(usable, key=self._rank)
         if not ranked:
             ranked = sorted(self.members, key=lambda member: member.until)
-        ranked.sort(key=lambda member: member.proxy == avoid)
+        if avoid is not None:
+            ranked.sort(key=lambda member: member.proxy == avoid)
         return [member.proxy for member in ranked]
 
     def _rank(self, member: Member) -> float:
@@ -102,6 +105,8 @@ class Pool:
 
     def wait(self, now: float) -> float | None:
         """Return the seconds until a proxy may be tried, if all rest; None if one does not."""
+        if not self.rests(self.members[0], now):  # the first choice, as nearly always
+            return None
         if not all(self.rests(member, now) for member in self.members):
             return None
         return min(member.until for member in self.members) - now

@@ -53,6 +53,10 @@ class Proxy:
     password: Secret = field(default_factory=Secret)
     via: "Proxy | None" = None
 
+    def __hash__(self) -> int:
+        """Tell most of them apart; it is asked several times a request."""
+        return hash((self.host, self.port))
+
     def __str__(self) -> str:
         shown = self.scheme if self.scheme == "direct" else f"{self.scheme}://{self.address}"
         return shown if self.via is None else f"{self.via} -> {shown}"

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple, Protocol, TypeVar
-from urllib.parse import unquote
 
 from service.errors import Failure
 
@@ -28,8 +27,10 @@ T = TypeVar("T", bound=Target)
 NOTHING_HERE: Final = (
     "there is nothing here: the page is at /, the event stream at /chat, the API below /v1"
 )
-_SLASHES: Final = re.compile(r"/|\\|%2f|%5c", re.IGNORECASE)
+_SLASH: Final = r"/|\\|%2f|%5c"
 """What a server may take for a slash, a browser's URL parser too."""
+_DOTS: Final = re.compile(rf"(?:^|{_SLASH})(?:\.|%2e){{1,2}}(?:;|%3b|{_SLASH}|\Z)", re.IGNORECASE)
+"""A segment that leads to itself or upwards; a server may pass over its parameters."""
 
 
 class Place(NamedTuple):
@@ -42,21 +43,19 @@ class Place(NamedTuple):
 
 def place(path: str, prefixes: Iterable[str]) -> Place:
     """Take a raw path without its query apart; raises Failure not_found, bad_request."""
-    if any(_is_dots(part) for part in _SLASHES.split(path)):
+    if _DOTS.search(path):
         raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
-    fitting = [prefix for prefix in {*prefixes, ""} if path.startswith(f"{prefix}/")]
-    for prefix in sorted(fitting, key=len, reverse=True):
+    longest = ""
+    for prefix in sorted({*prefixes, ""}, key=len, reverse=True):
+        if not path.startswith(f"{prefix}/"):
+            continue
+        longest = longest or prefix
         door, slash, rest = path[len(prefix) + 1 :].partition("/")
         if door == "chat" and not slash:
             return Place(prefix, "chat", "")
         if door == "v1" and rest:
             return Place(prefix, "v1", rest)
-    raise Failure("not_found", _whereabouts(path, max(fitting, key=len, default="")))
-
-
-def _is_dots(part: str) -> bool:
-    """Tell whether a segment leads to itself or upwards; a server may pass over its parameters."""
-    return unquote(part).partition(";")[0] in {".", ".."}
+    raise Failure("not_found", _whereabouts(path, longest))
 
 
 def _whereabouts(path: str, prefix: str) -> str:
@@ -159,7 +158,7 @@ def credentials(api: str, key: str) -> Headers:
 def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> Headers:
     """Return what of a client's headers goes to the upstream: nothing that tells who it is."""
     headers = list(headers)
-    barred = _NOT_UP | _named(headers) | {name.lower() for name in without}
+    barred = _NOT_UP.union(_named(headers), map(str.lower, without))
     return [
         (name, value)
         for name, value in headers
@@ -184,5 +183,9 @@ def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
 
 def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
     """Return the headers that `Connection` names as meant for this hop alone."""
-    values = [value for name, value in headers if name.lower() == "connection"]
-    return {token.strip().lower() for value in values for token in value.split(",")}
+    return {
+        token.strip().lower()
+        for name, value in headers
+        if name.lower() == "connection"
+        for token in value.split(",")
+    }

@@ -52,6 +52,7 @@ dialled: ContextVar[Dialled] = ContextVar("dialled")
 
 # The relay has its own clocks; python-socks would take 60 s for an answer where it is given none.
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=366 * 86400)
+_AUTO_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _READ_AHEAD: Final = 16 * 1024
 """Bytes of an answer that may wait unread; from twice as many on, aiohttp pauses the socket."""
 _HEADER_LIMIT: Final = (
@@ -266,6 +267,7 @@ def session(
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=_NO_TIMEOUT,
         trust_env=False,
+        skip_auto_headers=_AUTO_HEADERS,
         read_bufsize=_READ_AHEAD,
         max_line_size=_HEADER_LIMIT,
         max_field_size=_HEADER_LIMIT,
