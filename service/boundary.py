@@ -80,7 +80,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     client = gateway.fronts.client(request.remote or "", forwarded)
     note = request[NOTE] = {"client": client, "id": secrets.token_hex(8), "status": None}
     try:
-        response = await _answer(request, handler)
+        response = await _answer(request, handler, gateway)
         note["status"] = response.status
         note.setdefault("outcome", "ok")
         await _leave_packed(request, response)
@@ -113,22 +113,23 @@ async def _leave_packed(request: web.Request, response: web.StreamResponse) -> N
     request.protocol.force_close()
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    response = await _attempt(request, handler)
+async def _answer(request: web.Request, handler: Handler, gateway: Gateway) -> web.StreamResponse:
+    response = await _attempt(request, handler, gateway)
     if not response.prepared:
-        if request.app[GATEWAY].draining:
+        if gateway.draining:
             response.force_close()
         response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
     return response
 
 
-async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _attempt(request: web.Request, handler: Handler, gateway: Gateway) -> web.StreamResponse:
     """Return the handler's response, or what its failure comes to."""
     try:
-        _check_door(request)
+        opened = _is_open(request, gateway)
+        _check_door(request, gateway, opened=opened)
         if (preflight := _preflight(request)) is not None:
             return preflight
-        request[CALLER] = caller = await _admit(request)
+        request[CALLER] = caller = ANYONE if opened else await _admit(request, gateway)
         request[NOTE]["caller"] = caller.name
         return await handler(request)
     except Failure as failure:
@@ -144,27 +145,27 @@ async def _attempt(request: web.Request, handler: Handler) -> web.StreamResponse
         return _refusal(request, Failure("internal", text))
 
 
-def _check_door(request: web.Request) -> None:
+def _check_door(request: web.Request, gateway: Gateway, *, opened: bool) -> None:
     """Raise Failure if nobody may ask so, or not here."""
     if request.version.major != 1:
         raise Failure("bad_request", "this relay speaks HTTP/1.1", status=505)
-    if request.path not in _ADMIN and _is_admin(request):
+    if gateway.admin and request.path not in _ADMIN and _is_admin(request, gateway):
         text = f"server.admin answers {', '.join(sorted(_ADMIN))} only: the rest is at server.port"
         raise Failure("not_found", text)
-    navigates = request.headers.get("Sec-Fetch-Mode") == "navigate"
-    request.app[GATEWAY].doors.check(request.headers, link=_is_open(request) and navigates)
-    if "websocket" in request.headers.get("Upgrade", "").lower():
+    headers = request.headers
+    link = opened and headers.get("Sec-Fetch-Mode") == "navigate"
+    gateway.doors.check(headers, link=link)
+    if "websocket" in headers.get("Upgrade", "").lower():
         raise Failure("not_implemented", "this relay speaks no WebSocket: use server-sent events")
 
 
-def _is_admin(request: web.Request) -> bool:
+def _is_admin(request: web.Request, gateway: Gateway) -> bool:
     """Tell whether the request came in by server.admin."""
-    admin = request.app[GATEWAY].admin
-    local = request.get_extra_info("sockname") if admin else None
+    local = request.get_extra_info("sockname")
     if not isinstance(local, tuple):
         return False
     here = {(host, local[1]) for host in (local[0], "0.0.0.0", "::")}  # noqa: S104  compared only
-    return not here.isdisjoint(admin)
+    return not here.isdisjoint(gateway.admin)
 
 
 def _ticket(request: web.Request) -> str | None:
@@ -173,18 +174,16 @@ def _ticket(request: web.Request) -> str | None:
     return request.query.get("ticket") if asks else None
 
 
-def _is_open(request: web.Request) -> bool:
+def _is_open(request: web.Request, gateway: Gateway) -> bool:
+    """Tell whether nobody needs a key for it."""
     path = request.path
     if path == "/metrics":
-        return request.app[GATEWAY].settings.server.metrics_open
+        return gateway.settings.server.metrics_open
     return path in _OPEN or path.startswith("/pages/")
 
 
-async def _admit(request: web.Request) -> Caller:
+async def _admit(request: web.Request, gateway: Gateway) -> Caller:
     """Return who asks; raises Failure unauthorized, bad_request, resume_lost."""
-    if _is_open(request):
-        return ANYONE
-    gateway = request.app[GATEWAY]
     ticket = _ticket(request)
     if ticket is not None and gateway.keys:
         last = request.headers.get("Last-Event-ID")

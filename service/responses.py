@@ -55,11 +55,13 @@ _FRAMING: Final = frozenset({"content-length", "cache-control", "x-accel-bufferi
 def hand_on(response: web.StreamResponse, answer: Answer) -> None:
     """Add the upstream's headers to the client's response."""
     ours = _FRAMING if isinstance(response, EventSourceResponse) else {"content-length"}
+    headers = response.headers
     for name, value in routes.client_headers(answer.headers):
-        if name.lower() == "content-type":
-            response.headers["Content-Type"] = value
-        elif name.lower() not in ours:
-            response.headers.add(name, value)
+        low = name.lower()
+        if low == "content-type":
+            headers["Content-Type"] = value
+        elif low not in ours:
+            headers.add(name, value)
 
 
 def outlet_of(gateway: Gateway, reader: Reader, view: View, pace: Pacing | None) -> Outlet:

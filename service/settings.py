@@ -113,6 +113,8 @@ class Settings(Table, frozen=True):
 
     def targets(self, upstream: Upstream) -> list[Upstream]:
         """Return the upstream and its fallbacks; raises Rejected for a name that is none."""
+        if not upstream.fallback:
+            return [upstream]
         known = {other.name: other for other in self.upstream if other is not upstream}
         for number, name in enumerate(upstream.fallback):
             if name not in known:

@@ -20,7 +20,7 @@ from service.core.chat import Glance
 from service.core.routes import Place
 from service.core.view import ChatView, PlainView
 from service.errors import Failure
-from service.gateway import Incoming
+from service.gateway import Gateway, Incoming
 from service.responses import (
     event_stream,
     hand_on,
@@ -71,6 +71,7 @@ def routed(app: web.Application) -> web.Application:
     add_status(app)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
+    app.router.add_route("*", "/v1/{path:(?s:.*)}", relay)  # as below, and found sooner
     app.router.add_route("*", "/{path:(?s:.*)}", relay)
     return app
 
@@ -137,23 +138,24 @@ async def relay(request: web.Request) -> web.StreamResponse:
     place = routes.place(path, gateway.prefixes)
     if place.door == "chat":
         return await _chat(request, place)
-    return await _v1(request, await _incoming(request, place, query))
+    return await _v1(request, gateway, await _incoming(request, gateway, place, query))
 
 
-async def _incoming(request: web.Request, place: Place, query: str) -> Incoming:
-    upload = _upload(request)
+async def _incoming(
+    request: web.Request, gateway: Gateway, place: Place, query: str
+) -> Incoming:
+    upload = _upload(request, gateway)
     body = await upload.read() if _may_be_json(request) else upload
     headers = list(request.headers.items())
     return Incoming(request.method, place, query, headers, body)
 
 
-def _upload(request: web.Request) -> Upload:
+def _upload(request: web.Request, gateway: Gateway) -> Upload:
     """Return the request's body, not read yet; raises Failure too_large if it says so itself."""
-    gateway = request.app[GATEWAY]
     limits = gateway.settings.limits
     plain = request.headers.get("Content-Encoding", "identity") == "identity"
     return Upload(
-        request.content.readany,
+        request.content,
         gateway.clock,
         size=request.content_length if plain else None,  # else aiohttp decodes it
         most=limits.body,
@@ -182,7 +184,7 @@ async def _chat(request: web.Request, place: Place) -> web.StreamResponse:
     if request.method not in {"GET", "POST"}:
         raise Failure("method_not_allowed", "/chat takes GET and POST")
     posted = request.method == "POST"
-    body = await _upload(request).read()
+    body = await _upload(request, gateway).read()
     if (last := request.headers.get("Last-Event-ID")) is not None:
         paced = chat.pace_of(body) if posted else request.query
         return await resume(request, ids.parse(last), "chat", paced)
@@ -210,8 +212,7 @@ async def _models(request: web.Request, sources: list[Source]) -> web.Response:
     return web.Response(body=listed, content_type="application/json", headers=headers)
 
 
-async def _v1(request: web.Request, incoming: Incoming) -> web.StreamResponse:
-    gateway = request.app[GATEWAY]
+async def _v1(request: web.Request, gateway: Gateway, incoming: Incoming) -> web.StreamResponse:
     pace = chat.pacing_of_headers(request.headers)
     keep = chat.keeping(request.headers.get("Teleprinter-Keep"), "Teleprinter-Keep")
     caller = request[CALLER]

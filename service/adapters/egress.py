@@ -113,11 +113,12 @@ class Lane:
         """Make one attempt, and tell the watcher what came of it."""
         began = self._clock.now()
         took: float | None = None
+        tunnels = self._tunnels(proxy)
 
         def connected(*, reused: bool) -> None:
             nonlocal took
             took = None if reused else self._clock.now() - began
-            if self._tunnels(proxy):
+            if tunnels:
                 self._succeeded(proxy, took)
             on_connection(reused)
 
@@ -136,7 +137,7 @@ class Lane:
             self._watcher.attempt(self._route.upstream, str(proxy), result)
             if result != "ok":
                 self.pool.closed(proxy)
-        if not self._tunnels(proxy):
+        if not tunnels:
             self._succeeded(proxy, took)
         answer.on_close = lambda: self.pool.closed(proxy)
         return answer

@@ -4,9 +4,10 @@ read       all of it, for what has to be looked into and may be sent again
 async for  piece by piece, for what goes upstream once; nothing of it is kept
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Self
 
+from aiohttp import StreamReader
 from aiohttp.web import RequestPayloadError
 
 from service.adapters.clock import Clock, Deadline
@@ -18,7 +19,7 @@ Hook = Callable[[], object]
 class Upload:
     """A request's body on its way, to be read once.
 
-    `read`: returns the next bytes, b"" at the end; `size`: as announced, None = unknown;
+    `body`: what aiohttp has of it; `size`: as announced, None = unknown;
     `most`: bytes; `seconds`: how long the client may keep the relay waiting, 0 = for ever.
     Reading it raises Failure too_large, request_timeout, bad_request; `failure` keeps it, for who
     wraps exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
@@ -31,7 +32,7 @@ class Upload:
 
     def __init__(
         self,
-        read: Callable[[], Awaitable[bytes]],
+        body: StreamReader,
         clock: Clock,
         *,
         size: int | None,
@@ -42,7 +43,7 @@ class Upload:
         self.failure: Failure | None = None
         self.on_wait: Hook = _nothing
         self.on_piece: Hook = _nothing
-        self._read = read
+        self._body = body
         self._clock = clock
         self._most = most
         self._seconds = seconds
@@ -55,10 +56,14 @@ class Upload:
         """Return all of it; the client's time is all that passes meanwhile."""
         pieces = []
         try:
-            async with Deadline(self._clock, self._seconds):
-                while piece := await self._read():
-                    pieces.append(piece)
-                    self._count(piece)
+            if self._body.is_eof():  # it has come: there is nothing to wait for
+                pieces.append(self._body.read_nowait())
+                self._count(pieces[0])
+            else:
+                async with Deadline(self._clock, self._seconds):
+                    while piece := await self._body.readany():
+                        pieces.append(piece)
+                        self._count(piece)
         except TimeoutError:
             raise self._fail("request_timeout") from None
         except RequestPayloadError:
@@ -91,7 +96,7 @@ class Upload:
         left = max(self._seconds - self._waited, 0.001) if self._seconds else 0
         try:
             async with Deadline(self._clock, left):
-                return await self._read()
+                return await self._body.readany()
         except TimeoutError:
             raise self._fail("request_timeout") from None
         except RequestPayloadError:

@@ -31,7 +31,11 @@ class Grant(NamedTuple):
 
     def check_model(self, model: str | None) -> None:
         """Raise Failure forbidden if the caller may not use this model."""
-        if model is None or any(fnmatchcase(model, glob) for glob in self.models):
+        if (
+            model is None
+            or "*" in self.models
+            or any(fnmatchcase(model, glob) for glob in self.models)
+        ):
             return
         served = ", ".join(self.models)
         raise Failure("forbidden", f"your key may not use the model {model!r}: it may use {served}")

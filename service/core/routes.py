@@ -73,7 +73,8 @@ def choose(upstreams: Sequence[T], prefix: str, model: str | None) -> T:
     """Return the first upstream whose prefix and models fit; raises Failure not_found."""
     fitting = [upstream for upstream in upstreams if upstream.prefix == prefix]
     for upstream in fitting:
-        if model is None or any(fnmatchcase(model, glob) for glob in upstream.models):
+        globs = upstream.models
+        if model is None or "*" in globs or any(fnmatchcase(model, glob) for glob in globs):
             return upstream
     if not fitting:
         raise Failure("not_found", f"no upstream has the prefix {prefix or '/'}")
