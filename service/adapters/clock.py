@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
+
+_NEVER: Final = float("inf")
 
 
 class Timer(Protocol):
@@ -53,9 +55,8 @@ class Deadline:
     def __init__(self, clock: Clock, seconds: float = 0) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._when = self._left = float("inf")
+        self._when = self._left = self._timer_at = _NEVER
         self._timer: Timer | None = None
-        self._timer_at = float("inf")
         self._expiry: asyncio.Handle | None = None
         self._expired = False
 
@@ -71,7 +72,8 @@ class Deadline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._expiry is None:
             return
         self._expiry.cancel()  # in the last moment it has been made
@@ -83,14 +85,13 @@ class Deadline:
 
     def restart(self, seconds: float) -> None:
         """Count from now again, that long; 0 stops the clock."""
-        self._when = self._clock.now() + seconds if seconds > 0 else float("inf")
-        if self._when < self._timer_at:
-            self._disarm()
-            self._arm()
+        self._when = when = self._clock.now() + seconds if seconds > 0 else _NEVER
+        if when < self._timer_at:
+            self._arm(when)
 
     def stop(self) -> None:
         """Never expire, until restarted."""
-        self._when = float("inf")
+        self._when = _NEVER
 
     def pause(self) -> None:
         """Stop; `resume` counts what is left."""
@@ -99,25 +100,21 @@ class Deadline:
 
     def resume(self) -> None:
         """Go on where `pause` stopped it."""
-        if self._left < float("inf"):
+        if self._left < _NEVER:
             self.restart(max(self._left, 1e-6))  # 0 would be never
 
-    def _arm(self) -> None:
-        self._timer_at = self._when
-        self._timer = self._clock.call_at(self._when, self._ring)
-
-    def _disarm(self) -> None:
+    def _arm(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-            self._timer_at = float("inf")
+        self._timer_at = when
+        self._timer = self._clock.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        self._disarm()
+        self._timer_at = _NEVER
         if self._when <= self._clock.now():
             self._expiry = asyncio.get_running_loop().call_soon(self._expire)
-        elif self._when < float("inf"):
-            self._arm()
+        elif self._when < _NEVER:
+            self._arm(self._when)
 
     def _expire(self) -> None:
         self._expired = True

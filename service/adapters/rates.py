@@ -1,27 +1,27 @@
 """Requests a minute and tokens a day, counted in memory or in a Redis that several instances share.
 
-    request    a sliding minute: limits' counter of this window and a share of the last one
-    exhausted  ─┐ a day that begins with the first token spent. What a stream costs is known when
-    spend      ─┘ it ends, so that streams under way may go beyond the budget; then nothing starts
+    memory ─▶ Budgets
+    redis  ─▶ limits, by the same rules
+
+What a stream costs is known when it ends, so that streams under way may go beyond the budget; then
+nothing starts.
 
 Fail-open: while Redis is away nothing is counted and everybody is let in, for a relay that answers
 nobody costs more than a limit that slips. It is said once in the log, and once when it is over.
 A budget of 0 is none: everybody is let in, and Redis is not asked.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 
 from service.adapters.logs import log
 from service.adapters.redis_client import connections_of, place
+from service.core.budgets import DAY, GRAIN, MINUTE, Budgets, wait
 
-MINUTE: Final = 60
-DAY: Final = 24 * 60 * 60
 ANSWER_WITHIN: Final = 2.0
 """Seconds that Redis may take, and that a request may wait for one of the connections: with less, a
 burst of some 1000 requests is taken for an outage."""
@@ -29,7 +29,6 @@ CONNECTIONS: Final = 4
 """Connections to Redis: one asks some 1000 times a second, and to open one takes as long."""
 PAUSE: Final = 5.0
 """Seconds until a Redis that was away is asked again, by one request while the others go on."""
-_GRAIN: Final = 0.001  # seconds; Redis counts in milliseconds, and an end must be past
 
 T = TypeVar("T")
 
@@ -49,24 +48,25 @@ class Rates:
         self._again = 0.0
         self._place = ""
         self._pool: Any = None
-        self._storage: MemoryStorage | RedisStorage
-        if storage_uri == "memory":
-            self._storage = MemoryStorage()
-        else:
-            self._place = place(storage_uri)
-            self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
-            self._storage = RedisStorage(
-                "async+redis://",
-                wrap_exceptions=True,
-                implementation="redispy",
-                key_prefix="teleprinter:rates",
-                connection_pool=self._pool,
-            )
+        self._here = Budgets() if storage_uri == "memory" else None
+        if self._here is not None:
+            return
+        self._place = place(storage_uri)
+        self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
+        self._storage = RedisStorage(
+            "async+redis://",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="teleprinter:rates",
+            connection_pool=self._pool,
+        )
 
     async def request(self, caller: str, per_minute: int) -> float | None:
         """Count a request; return None if it is let in, else the seconds until one more is."""
         if per_minute <= 0:
             return None
+        if self._here is not None:
+            return self._here.request(caller, per_minute, time.time())
 
         async def ask() -> float | None:
             key = f"requests/{caller}"
@@ -80,28 +80,31 @@ class Rates:
         """Return None if tokens are left of the day's, else the seconds until the next day's."""
         if per_day <= 0:
             return None
+        if self._here is not None:
+            return self._here.exhausted(caller, per_day, time.time())
 
         async def ask() -> float | None:
             key = f"tokens/{caller}"
             if await self._storage.get(key) < per_day:
                 return None
             # limits tells the end in seconds of the wall clock
-            return max(await self._storage.get_expiry(key) - time.time(), 0) + _GRAIN
+            return max(await self._storage.get_expiry(key) - time.time(), 0) + GRAIN
 
         return await self._ask(ask, None)
 
     async def spend(self, caller: str, per_day: int, tokens: int) -> None:
         """Count the tokens that a stream has cost; the first ones begin the day."""
-        if per_day > 0 and tokens > 0:
+        if per_day <= 0 or tokens <= 0:
+            return
+        if self._here is not None:
+            self._here.spend(caller, tokens, time.time())
+        else:
             await self._ask(lambda: self._storage.incr(f"tokens/{caller}", DAY, tokens), 0)
 
     async def close(self) -> None:
         """Close the connections; nothing runs on afterwards."""
         if self._pool is not None:
             await self._pool.aclose()
-        sweep = getattr(self._storage, "timer", None)
-        if sweep is not None and not sweep.done():
-            await asyncio.wait([sweep])
 
     async def _ask(self, question: Callable[[], Awaitable[T]], otherwise: T) -> T:
         """Return the storage's answer; while it is away the other one."""
@@ -125,18 +128,3 @@ class Rates:
             self._away = True
             text = "Redis does not answer (TELEPRINTER_STORE): nobody's rate or budget is limited"
             log.warning(text, store=self._place, error=str(error))
-
-
-def wait(window: tuple[int, float, int, float], limit: int) -> float:
-    """Return the seconds until one more request fits; it holds if nobody asks meanwhile.
-
-    `window` as limits has it: requests of the last window, seconds that they still weigh; requests
-    of this one, seconds until they weigh nothing, that is a minute more than it lasts.
-    The rule of limits: floor(last · weighing / 60) + this < limit.
-    """
-    last, weighing, this, left = window
-    if this < limit:
-        seconds = weighing - MINUTE * (limit - this) / last if last else 0.0
-    else:
-        seconds = left - MINUTE * limit / this
-    return max(seconds, 0.0) + _GRAIN

@@ -5,9 +5,8 @@ async for  piece by piece, for what goes upstream once; nothing of it is kept
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
-from aiohttp import StreamReader
 from aiohttp.web import RequestPayloadError
 
 from service.adapters.clock import Clock, Deadline
@@ -16,10 +15,20 @@ from service.errors import Failure
 Hook = Callable[[], object]
 
 
+class Body(Protocol):
+    """What there is of a body, and whether that is all; b"" is its end."""
+
+    def is_eof(self) -> bool: ...  # noqa: D102
+
+    def read_nowait(self) -> bytes: ...  # noqa: D102
+
+    async def readany(self) -> bytes: ...  # noqa: D102
+
+
 class Upload:
     """A request's body on its way, to be read once.
 
-    `body`: what aiohttp has of it; `size`: as announced, None = unknown;
+    `size`: as announced, None = unknown;
     `most`: bytes; `seconds`: how long the client may keep the relay waiting, 0 = for ever.
     Reading it raises Failure too_large, request_timeout, bad_request; `failure` keeps it, for who
     wraps exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
@@ -32,7 +41,7 @@ class Upload:
 
     def __init__(
         self,
-        body: StreamReader,
+        body: Body,
         clock: Clock,
         *,
         size: int | None,
