@@ -28,8 +28,8 @@ class Body(Protocol):
 class Upload:
     """A request's body on its way, to be read once.
 
-    `size`: as announced, None = unknown;
-    `most`: bytes; `seconds`: how long the client may keep the relay waiting, 0 = for ever.
+    `size`: as announced, None = unknown; `most`: bytes; `seconds`: how long the client may keep
+    the relay waiting, 0 = for ever.
     Reading it raises Failure too_large, request_timeout, bad_request; `failure` keeps it, for who
     wraps exceptions. `on_wait`, `on_piece`: called when the client is waited for, when it has sent.
     """

@@ -103,7 +103,11 @@ class Answer:
     @property
     def headers(self) -> Headers:
         """The headers as they came, but for the secret."""
-        return [(name, self._mask.text(value)) for name, value in self._response.headers.items()]
+        found = list(self._response.headers.items())
+        told = "\n".join(self._response.headers.values())
+        if self._mask.text(told) == told:
+            return found
+        return [(name, self._mask.text(value)) for name, value in found]
 
     async def __aenter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from service.errors import Failure
@@ -158,27 +159,25 @@ def credentials(api: str, key: str) -> Headers:
 
 def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> Headers:
     """Return what of a client's headers goes to the upstream: nothing that tells who it is."""
-    headers = list(headers)
-    barred = _NOT_UP.union(_named(headers), map(str.lower, without))
-    return [
-        (name, value)
-        for name, value in headers
-        if (low := name.lower()) not in barred
-        and not low.startswith(_NOT_UP_PREFIXES)
-        and not (low == "content-encoding" and value.lower() in _DECODED)
-    ]
+    return _onward(list(headers), _NOT_UP.union(map(str.lower, without)), _NOT_UP_PREFIXES)
 
 
 def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     """Return what of an upstream's headers goes to the client."""
-    headers = list(headers)
-    barred = _NOT_DOWN | _named(headers)
+    return _onward(list(headers), _NOT_DOWN, _NOT_DOWN_PREFIXES)
+
+
+def _onward(headers: Headers, barred: frozenset[str], prefixes: tuple[str, ...]) -> Headers:
+    """Return the headers that are for the next hop too, and that hold of a body as decoded."""
+    names = [*map(str.lower, map(itemgetter(0), headers))]
+    if "connection" in names:
+        barred = barred.union(_named(headers))
     return [
-        (name, value)
-        for name, value in headers
-        if (low := name.lower()) not in barred
-        and not low.startswith(_NOT_DOWN_PREFIXES)
-        and not (low == "content-encoding" and value.lower() in _DECODED)
+        pair
+        for low, pair in zip(names, headers, strict=True)
+        if low not in barred
+        and not low.startswith(prefixes)
+        and not (low == "content-encoding" and pair[1].lower() in _DECODED)
     ]
 
 
