@@ -24,10 +24,11 @@ def configure(level: str) -> None:
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_encoded)]
     )
+    printer = structlog.PrintLogger(sys.stderr)
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: printer,
     )
     handler = logging.StreamHandler()
     handler.addFilter(_unquoted)

@@ -100,10 +100,8 @@ class _Direct(aiohttp.TCPConnector):
         if self._trust is not None:
             req.server_hostname = self._trust.server_name or None
         end = self._time.now() + (self._within or _LOOK)
-        reached.set(Leg(self._way))
         try:
-            async with Deadline(self._time, self._within):
-                connection = await super().connect(req, traces, timeout)
+            connection = await super().connect(req, traces, timeout)
         except TimeoutError:
             raise timed_out(reached.get(), self._to, self._within) from None
         except Broken as broken:
@@ -111,6 +109,17 @@ class _Direct(aiohttp.TCPConnector):
         except _ERRORS as error:
             raise await self._failure(error, Leg(self._way), req, end) from None
         return self._handed_over(connection)
+
+    async def _create_connection(
+        self,
+        req: "ClientRequest",
+        traces: "list[Trace]",
+        timeout: "ClientTimeout",  # noqa: ASYNC109  aiohttp's signature
+    ) -> "ResponseHandler":
+        """Dial, for there was no kept connection."""
+        reached.set(Leg(self._way))
+        async with Deadline(self._time, self._within):
+            return await super()._create_connection(req, traces, timeout)
 
     async def _get(self, key: "ConnectionKey", traces: "list[Trace]") -> "Connection | None":
         """Return a kept connection, None if there is none.
