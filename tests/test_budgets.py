@@ -4,7 +4,7 @@ import asyncio
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
@@ -33,6 +33,7 @@ async def _as_limits(steps):
 
 
 @given(STEPS)
+@example([(20, "alice", 2), (0, "alice", 2), (120, "alice", 2)])  # on the minute, and two later
 def test_lets_in_whom_limits_lets_in(steps):
     """Several instances count with limits in Redis; one alone counts the same."""
     budgets, now, let_in = Budgets(), NOW, []
