@@ -38,10 +38,10 @@ LAYERS = {
         adapters.replay.redis adapters.replay.shared adapters.replay.unkept
     """,
     1: """
-        core.access core.budgets core.certificate core.chat core.circuit core.cutting core.faults
-        core.fields core.fronts core.health core.history core.ids core.keeping core.mask core.pacing
-        core.pool core.records core.rejoin core.retry core.routes core.sse core.tables core.tickets
-        core.view core.words
+        core.access core.certificate core.chat core.circuit core.cutting core.faults core.fields
+        core.fronts core.health core.history core.ids core.keeping core.mask core.pacing core.pool
+        core.records core.rejoin core.retry core.routes core.sse core.tables core.tickets core.view
+        core.words
         core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed
         core.doctor.advice core.doctor.findings core.doctor.listing core.doctor.lumps
     """,

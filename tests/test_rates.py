@@ -8,14 +8,15 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from math import floor
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from limits.aio.storage import MemoryStorage
 from structlog.testing import capture_logs
 
 import real
 from clock import PATIENCE
 from service.adapters import rates as module
-from service.adapters.rates import DAY, MINUTE, PAUSE, Rates, wait
+from service.adapters.rates import DAY, MINUTE, PAUSE, Memory, Rates, wait
 
 CANARY = "hunter2-canary"
 LATER = 0.001
@@ -191,6 +192,45 @@ def test_the_wait_is_exact(last, this, limit, weighing):
     seconds = wait(window, limit)
     assert fits(window, limit, seconds)
     assert not fits(window, limit, max(seconds - 2 * LATER, 0))
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 0.25, 7, 20, 29.5, 60, 61, 119, 121, 300]),
+        st.sampled_from(["alice", "bob"]),
+        st.integers(1, 4),
+    ),
+    max_size=40,
+)
+"""Seconds that pass, who asks then, and so many a minute may be asked."""
+
+
+@given(STEPS)
+@example([(20, "alice", 2), (0, "alice", 2), (120, "alice", 2)])  # on the minute, and two later
+def test_memory_counts_as_limits_does(steps):
+    """One instance alone lets in whom several with limits and a Redis would."""
+
+    async def let_in(ask):
+        now, found = 1_000_000_000.0, []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("time.time", lambda: now)
+            for seconds, caller, limit in steps:
+                now += seconds
+                found.append(await ask(caller, limit, MINUTE))
+        return found
+
+    own, theirs = Memory(), MemoryStorage()
+    asks = (storage.acquire_sliding_window_entry for storage in (own, theirs))
+    ours, right = (asyncio.run(let_in(ask)) for ask in asks)
+    assert ours == right
+
+
+async def test_a_clock_that_is_set_back_shuts_nobody_out(in_memory, wall):
+    """After a jump to an earlier minute the count begins again."""
+    assert await in_memory.request("alice", 1) is None
+    assert await in_memory.request("alice", 1) is not None
+    wall[0] -= 10 * MINUTE
+    assert await in_memory.request("alice", 1) is None
 
 
 async def test_instances_share_a_redis(tmp_path):

@@ -1,10 +1,8 @@
 """Requests a minute and tokens a day, counted in memory or in a Redis that several instances share.
 
-    memory ─▶ Budgets
-    redis  ─▶ limits, by the same rules
-
-What a stream costs is known when it ends, so that streams under way may go beyond the budget; then
-nothing starts.
+    request    a sliding minute: limits' counter of this window and a share of the last one
+    exhausted  ─┐ a day that begins with the first token spent. What a stream costs is known when
+    spend      ─┘ it ends, so that streams under way may go beyond the budget; then nothing starts
 
 Fail-open: while Redis is away nothing is counted and everybody is let in, for a relay that answers
 nobody costs more than a limit that slips. It is said once in the log, and once when it is over.
@@ -13,6 +11,7 @@ A budget of 0 is none: everybody is let in, and Redis is not asked.
 
 import time
 from collections.abc import Awaitable, Callable
+from math import floor
 from typing import Any, Final, TypeVar
 
 from limits.aio.storage import RedisStorage
@@ -20,8 +19,9 @@ from limits.errors import StorageError
 
 from service.adapters.logs import log
 from service.adapters.redis_client import connections_of, place
-from service.core.budgets import DAY, GRAIN, MINUTE, Budgets, wait
 
+MINUTE: Final = 60
+DAY: Final = 24 * 60 * 60
 ANSWER_WITHIN: Final = 2.0
 """Seconds that Redis may take, and that a request may wait for one of the connections: with less, a
 burst of some 1000 requests is taken for an outage."""
@@ -29,8 +29,63 @@ CONNECTIONS: Final = 4
 """Connections to Redis: one asks some 1000 times a second, and to open one takes as long."""
 PAUSE: Final = 5.0
 """Seconds until a Redis that was away is asked again, by one request while the others go on."""
+_GRAIN: Final = 0.001  # seconds; Redis counts in milliseconds, and an end must be past
 
 T = TypeVar("T")
+
+
+class Memory:
+    """What limits calls a storage, by its rules, and without the tasks and locks of its own one.
+
+    Its methods are those of RedisStorage. A key stays, for callers with a budget have a name in the
+    settings.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+        """When it ends, and what it comes to."""
+        self._windows: dict[str, tuple[float, int, int]] = {}
+        """Number of the window, what it counts, and what the one before has counted."""
+
+    async def get(self, key: str) -> int:
+        """Return a sum; 0 when it has ended."""
+        end, amount = self._sums.get(key, (0.0, 0))
+        return amount if time.time() < end else 0
+
+    async def get_expiry(self, key: str) -> float:
+        """Return when a sum ends, by the wall clock."""
+        return self._sums[key][0]
+
+    async def incr(self, key: str, expiry: float, amount: int) -> int:
+        """Add to a sum; the first amount begins it, for so many seconds."""
+        now = time.time()
+        end, sofar = self._sums.get(key, (0.0, 0))
+        if end <= now:
+            end, sofar = now + expiry, 0
+        self._sums[key] = end, sofar + amount
+        return sofar + amount
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """Return what `wait` takes."""
+        _, last, left, this = self._window(key, expiry)
+        return last, left, this, left + expiry
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int) -> bool:
+        """Count one more, if it fits."""
+        number, last, left, this = self._window(key, expiry)
+        fits = floor(last * left / expiry) + this < limit
+        if fits:
+            self._windows[key] = number, this + 1, last
+        return fits
+
+    def _window(self, key: str, expiry: int) -> tuple[float, int, float, int]:
+        """Return this window's number, the last one's count, seconds left, this one's count."""
+        now = time.time()
+        number = now // expiry
+        seen, this, last = self._windows.get(key, (number, 0, 0))
+        if seen != number:
+            this, last = 0, this if seen == number - 1 else 0
+        return number, last, expiry * (number + 1) - now, this
 
 
 class Rates:
@@ -48,25 +103,24 @@ class Rates:
         self._again = 0.0
         self._place = ""
         self._pool: Any = None
-        self._here = Budgets() if storage_uri == "memory" else None
-        if self._here is not None:
-            return
-        self._place = place(storage_uri)
-        self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
-        self._storage = RedisStorage(
-            "async+redis://",
-            wrap_exceptions=True,
-            implementation="redispy",
-            key_prefix="teleprinter:rates",
-            connection_pool=self._pool,
-        )
+        self._storage: Memory | RedisStorage
+        if storage_uri == "memory":
+            self._storage = Memory()
+        else:
+            self._place = place(storage_uri)
+            self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
+            self._storage = RedisStorage(
+                "async+redis://",
+                wrap_exceptions=True,
+                implementation="redispy",
+                key_prefix="teleprinter:rates",
+                connection_pool=self._pool,
+            )
 
     async def request(self, caller: str, per_minute: int) -> float | None:
         """Count a request; return None if it is let in, else the seconds until one more is."""
         if per_minute <= 0:
             return None
-        if self._here is not None:
-            return self._here.request(caller, per_minute, time.time())
 
         async def ask() -> float | None:
             key = f"requests/{caller}"
@@ -80,25 +134,19 @@ class Rates:
         """Return None if tokens are left of the day's, else the seconds until the next day's."""
         if per_day <= 0:
             return None
-        if self._here is not None:
-            return self._here.exhausted(caller, per_day, time.time())
 
         async def ask() -> float | None:
             key = f"tokens/{caller}"
             if await self._storage.get(key) < per_day:
                 return None
             # limits tells the end in seconds of the wall clock
-            return max(await self._storage.get_expiry(key) - time.time(), 0) + GRAIN
+            return max(await self._storage.get_expiry(key) - time.time(), 0) + _GRAIN
 
         return await self._ask(ask, None)
 
     async def spend(self, caller: str, per_day: int, tokens: int) -> None:
         """Count the tokens that a stream has cost; the first ones begin the day."""
-        if per_day <= 0 or tokens <= 0:
-            return
-        if self._here is not None:
-            self._here.spend(caller, tokens, time.time())
-        else:
+        if per_day > 0 and tokens > 0:
             await self._ask(lambda: self._storage.incr(f"tokens/{caller}", DAY, tokens), 0)
 
     async def close(self) -> None:
@@ -128,3 +176,18 @@ class Rates:
             self._away = True
             text = "Redis does not answer (TELEPRINTER_STORE): nobody's rate or budget is limited"
             log.warning(text, store=self._place, error=str(error))
+
+
+def wait(window: tuple[int, float, int, float], limit: int) -> float:
+    """Return the seconds until one more request fits; it holds if nobody asks meanwhile.
+
+    `window` as limits has it: requests of the last window, seconds that they still weigh; requests
+    of this one, seconds until they weigh nothing, that is a minute more than it lasts.
+    The rule of limits: floor(last · weighing / 60) + this < limit.
+    """
+    last, weighing, this, left = window
+    if this < limit:
+        seconds = weighing - MINUTE * (limit - this) / last if last else 0.0
+    else:
+        seconds = left - MINUTE * limit / this
+    return max(seconds, 0.0) + _GRAIN
