@@ -132,9 +132,9 @@ def tokens_of(usage: Any) -> dict[str, int]:
     tells what its cache took and gave beside input_tokens: that is added to `prompt`.
     What a caller has spent is `prompt` + `completion`.
     """
-    if not isinstance(usage, dict):
-        return dict.fromkeys(KINDS, 0)
     tokens = dict.fromkeys(KINDS, 0)
+    if not isinstance(usage, dict):
+        return tokens
     for kind, name, part in _PLACES:
         if name in usage and not tokens[kind]:
             tokens[kind] = _count(usage[name], part)

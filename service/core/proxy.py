@@ -52,14 +52,19 @@ class Proxy:
     username: str = ""
     password: Secret = field(default_factory=Secret)
     via: "Proxy | None" = None
+    shown: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shown = self.scheme if self.scheme == "direct" else f"{self.scheme}://{self.address}"
+        whole = shown if self.via is None else f"{self.via} -> {shown}"
+        object.__setattr__(self, "shown", whole)  # frozen, and asked for at every request
 
     def __hash__(self) -> int:
         """Tell most of them apart; it is asked several times a request."""
         return hash((self.host, self.port))
 
     def __str__(self) -> str:
-        shown = self.scheme if self.scheme == "direct" else f"{self.scheme}://{self.address}"
-        return shown if self.via is None else f"{self.via} -> {shown}"
+        return self.shown
 
     def __repr__(self) -> str:
         return f"Proxy({self})"

@@ -82,8 +82,10 @@ class Course:
         circuits[self.target].entered(now)
 
     def _following(self, first: int, now: float) -> int | None:
-        numbers = range(first, len(self._circuits))
-        return next((n for n in numbers if self._circuits[n].lets_pass(now)), None)
+        for number in range(first, len(self._circuits)):
+            if self._circuits[number].lets_pass(now):
+                return number
+        return None
 
     @property
     def exhausted(self) -> bool:
