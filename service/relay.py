@@ -474,7 +474,9 @@ class Stream:
             return not (dialect.over or replay.full)
 
         while not self.dialect.over and (data := await answer.read()):
-            if absorb(data) and self._gate.flowing:
+            flows = absorb(data) and self._gate.flowing
+            del data
+            if flows:
                 await answer.push(absorb)
             if self.replay.full:
                 await self._pause(deadline)

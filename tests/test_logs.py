@@ -1,6 +1,8 @@
 """One line a request when it ends, with what an operator needs, and nothing that people said."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -118,3 +120,11 @@ async def test_the_trace_goes_through(tmp_path):
             await exchange(relay.port, "POST", path, JSON, *pairs, body=ASK)
     for request in upstream.requests:
         assert [(name, request.get_all(name)[0]) for name, _ in pairs] == pairs
+
+
+def test_rich_is_not_there_for_the_log():
+    """Its tracebacks show variables, which hold prompts; who wants it elsewhere can have it."""
+    look = "import sys, service.adapters.logs; print('rich' in sys.modules); import rich"
+    command = [sys.executable, "-c", look]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    assert found.stdout == "False\n"

@@ -3,9 +3,26 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-import structlog
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Let nobody import that meanwhile ("The module cache" in Python's language reference)."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _absent("rich"):  # a tenth of a start, for tracebacks that show variables: prompts
+    import structlog
 
 log: Any = structlog.get_logger()
 _encode: Final = json.JSONEncoder(default=repr).encode  # json.dumps would make one for each line
@@ -18,7 +35,7 @@ def configure(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
     ]
-    plain = structlog.dev.plain_traceback  # rich's, if it is there, would show variables: prompts
+    plain = structlog.dev.plain_traceback  # rich's, if another import has it, would show variables
     render: list[Any] = (
         [_legible, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
         if terminal
