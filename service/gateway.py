@@ -325,7 +325,7 @@ class Gateway:
             committed=facts.door == "chat",
         )
         stream.hides_usage = facts.hides_usage
-        stream.task.add_done_callback(partial(self._settle, stream, caller))
+        stream.task.add_done_callback(lambda _: self._settle(stream, caller))
         return self.streams.add(stream)
 
     def _leg(self, upstream: Upstream, errand: "_Errand", *, last: bool) -> Leg:
@@ -338,7 +338,7 @@ class Gateway:
             partial(dialect.for_path, errand.rest, upstream.api),
         )
 
-    def _settle(self, stream: Stream, caller: Caller, _: object) -> None:
+    def _settle(self, stream: Stream, caller: Caller) -> None:
         """Count what a stream has cost, when it has ended."""
         self.tickets.forget(stream.name)  # from now on its log tells, as long as it is kept
         ending = stream.replay.ending or Ending(1, "left", stream.summary)  # before its first step

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 
 from service.adapters.clock import Clock, Deadline
 from service.errors import Failure
@@ -22,10 +21,10 @@ class Streams:
         """Keep a stream until its task is done."""
         self._streams[stream.name] = stream
         self._callers[stream.caller] += 1
-        stream.task.add_done_callback(partial(self._drop, stream))
+        stream.task.add_done_callback(lambda _: self._drop(stream))
         return stream
 
-    def _drop(self, stream: Stream, _: object) -> None:
+    def _drop(self, stream: Stream) -> None:
         del self._streams[stream.name]
         self._callers[stream.caller] -= 1
         if not self._callers[stream.caller]:

@@ -139,7 +139,7 @@ class Lane:
                 self.pool.closed(proxy)
         if not tunnels:
             self._succeeded(proxy, took)
-        answer.on_close = partial(self.pool.closed, proxy)
+        answer.on_close = lambda: self.pool.closed(proxy)
         return answer
 
     def _tunnels(self, proxy: Proxy) -> bool:
