@@ -141,9 +141,7 @@ async def relay(request: web.Request) -> web.StreamResponse:
     return await _v1(request, gateway, await _incoming(request, gateway, place, query))
 
 
-async def _incoming(
-    request: web.Request, gateway: Gateway, place: Place, query: str
-) -> Incoming:
+async def _incoming(request: web.Request, gateway: Gateway, place: Place, query: str) -> Incoming:
     upload = _upload(request, gateway)
     body = await upload.read() if _may_be_json(request) else upload
     headers = list(request.headers.items())

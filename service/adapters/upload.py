@@ -35,7 +35,7 @@ class Upload:
     """
 
     __slots__ = (
-        "_bytes", "_clock", "_most", "_read", "_seconds", "_waited", "failure", "on_piece",
+        "_body", "_bytes", "_clock", "_most", "_seconds", "_waited", "failure", "on_piece",
         "on_wait", "size",
     )  # fmt: skip
 
