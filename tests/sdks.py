@@ -14,11 +14,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
-import anthropic
-import openai
 import pytest
-from langchain_openai import ChatOpenAI
 
+from later import anthropic, langchain_openai, openai
 from wires import Pairs, openai_chat, openai_responses
 from wires import anthropic as messages
 
@@ -61,7 +59,7 @@ class Sdk(NamedTuple):
     connect   (the service's URL, how often to try again) to the SDK's client
     texts     a client to a generator of the text's pieces
     house     the module whose exceptions it raises
-    cut       the exception of a stream that ends in an error
+    failure   the name of the exception of a stream that ends in an error; `cut`: it itself
     """
 
     name: str
@@ -69,7 +67,12 @@ class Sdk(NamedTuple):
     connect: Callable[[str, int], Any]
     texts: Callable[[Any], Iterator[str] | AsyncIterator[str]]
     house: Any
-    cut: type[Exception]
+    failure: str
+
+    @property
+    def cut(self) -> type[Exception]:
+        """The exception of a stream that ends in an error."""
+        return getattr(self.house, self.failure)
 
     @property
     def asynchronous(self) -> bool:
@@ -101,33 +104,33 @@ SLOW = 600
 """Seconds for everything; the SDKs give a connection 5, which a busy machine may pass."""
 
 
-def openai_client(url: str, retries: int = 0) -> openai.OpenAI:
+def openai_client(url: str, retries: int = 0) -> Any:
     """Return a client of which only the base URL is changed."""
     return openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries, timeout=SLOW)
 
 
-def async_openai_client(url: str, retries: int = 0) -> openai.AsyncOpenAI:
+def async_openai_client(url: str, retries: int = 0) -> Any:
     """Return a client of which only the base URL is changed."""
     return openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=retries, timeout=SLOW)
 
 
-def anthropic_client(url: str, retries: int = 0) -> anthropic.Anthropic:
+def anthropic_client(url: str, retries: int = 0) -> Any:
     """Return a client of which only the base URL is changed; /v1 is not a part of it."""
     return anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=retries, timeout=SLOW)
 
 
-def async_anthropic_client(url: str, retries: int = 0) -> anthropic.AsyncAnthropic:
+def async_anthropic_client(url: str, retries: int = 0) -> Any:
     """Return a client of which only the base URL is changed; /v1 is not a part of it."""
     return anthropic.AsyncAnthropic(api_key=KEY, base_url=url, max_retries=retries, timeout=SLOW)
 
 
-def langchain(url: str, retries: int = 0, **more: Any) -> ChatOpenAI:
+def langchain(url: str, retries: int = 0, **more: Any) -> Any:
     """Return a model of which only the base URL is changed.
 
     LangChain shares one HTTP client for a URL and a time-out in the whole process, on whatever loop
     it was made; a Timeout object instead of a number of seconds keeps it from that.
     """
-    return ChatOpenAI(
+    return langchain_openai.ChatOpenAI(
         model="gpt-4o-mini",
         api_key=KEY,
         base_url=f"{url}/v1",
@@ -212,8 +215,8 @@ async def _async_langchain(model):
         yield chunk.text
 
 
-_OPENAI = (openai, openai.APIError)
-_ANTHROPIC = (anthropic, anthropic.APIStatusError)
+_OPENAI = (openai, "APIError")
+_ANTHROPIC = (anthropic, "APIStatusError")
 
 SDKS = [
     Sdk("openai", CHAT, openai_client, _chat, *_OPENAI),

@@ -7,8 +7,6 @@ It must make the same of it, which is what its own test expects.
 import asyncio
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 import pytest_asyncio
 
@@ -17,6 +15,7 @@ from cases.sdk_framing import FRAMING, STREAMING
 from cases.sdk_streams import ANTHROPIC, INVALID, OPENAI, Told
 from fakes import Request, Upstream, Wire, sse
 from fakes.frames import DONE
+from later import anthropic, openai
 from relaying import relaying
 from sdks import (
     ASKED,
@@ -33,10 +32,10 @@ __all__ = ["around_the_sdks"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CLIENTS = {
-    "openai": (openai_client, openai.Stream),
-    "openai-async": (async_openai_client, openai.AsyncStream),
-    "anthropic": (anthropic_client, anthropic.Stream),
-    "anthropic-async": (async_anthropic_client, anthropic.AsyncStream),
+    "openai": (openai_client, openai, "Stream"),
+    "openai-async": (async_openai_client, openai, "AsyncStream"),
+    "anthropic": (anthropic_client, anthropic, "Stream"),
+    "anthropic-async": (async_anthropic_client, anthropic, "AsyncStream"),
 }
 CASES = (*STREAMING, *FRAMING)
 TOLD = [
@@ -59,15 +58,16 @@ def _seen(event: Any) -> tuple[str, str, str]:
 
 async def events(name: str, url: str, number: int) -> list[tuple[str, str, str]]:
     """Return what this client hands on of that case."""
-    connect, kind = CLIENTS[name]
+    connect, house, kind = CLIENTS[name]
+    kind = getattr(house, kind)[object]
     path = f"/cases/{number}" if name.startswith("openai") else f"/v1/cases/{number}"
     async with connected(connect(url)) as client:
         if name.endswith("async"):
-            stream = await client.get(path, cast_to=object, stream=True, stream_cls=kind[object])
+            stream = await client.get(path, cast_to=object, stream=True, stream_cls=kind)
             return [_seen(event) async for event in stream._iter_events()]
 
         def read() -> list[tuple[str, str, str]]:
-            stream = client.get(path, cast_to=object, stream=True, stream_cls=kind[object])
+            stream = client.get(path, cast_to=object, stream=True, stream_cls=kind)
             return [_seen(event) for event in stream._iter_events()]
 
         return await asyncio.to_thread(read)

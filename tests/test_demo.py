@@ -5,10 +5,10 @@ import json
 from io import BytesIO
 
 import aiohttp
-import openai
 import pytest
 
 from clock import PATIENCE
+from later import openai
 from service import demo
 from service.demo import MODELS, application, demo_upstream, hold, split
 

@@ -8,8 +8,12 @@ import tables
 def of_this_run(request):
     """Return the names that this run has; where it was asked for some only, a run of its own."""
     asked = request.config.option
-    some = asked.keyword, asked.markexpr, asked.deselect, asked.ignore, asked.ignore_glob
-    if any(some) or [Path(one).resolve() for one in request.config.args] != [tables.HERE]:
+    some = asked.keyword, asked.deselect, asked.ignore, asked.ignore_glob
+    if (
+        any(some)
+        or asked.markexpr != tables.MARKS
+        or [Path(one).resolve() for one in request.config.args] != [tables.HERE]
+    ):
         return tables.listed
     return tables.collected(item.nodeid for item in request.session.items)
 

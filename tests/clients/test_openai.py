@@ -3,9 +3,8 @@
 The streams of text, and how they fail, are in test_sdks.
 """
 
-import openai
-
 from compare import Call, both_ways, table
+from later import openai
 from sdks import (
     ASKED,
     PROMPT,
@@ -22,10 +21,14 @@ CLIENTS = {"openai": openai_client, "openai-async": async_openai_client}
 MODEL = "gpt-4o-mini"
 
 
-TOOL = openai.pydantic_function_tool(Weather, name="get_weather")
 FUNCTION = {"type": "function", "name": "get_weather", "parameters": Weather.model_json_schema()}
 QUESTION = {"model": MODEL, "messages": ASKED}
 PLEA = {"model": MODEL, "input": PROMPT}
+
+
+def tool():
+    """Return the tool as the SDK describes it."""
+    return openai.pydantic_function_tool(Weather, name="get_weather")
 
 
 def said(completion):
@@ -55,21 +58,21 @@ CHAT = [
     Call(
         "chat with a tool",
         answers(chat.completion(None, ("get_weather", JSON))),
-        lambda c: c.chat.completions.create(**QUESTION, tools=[TOOL], tool_choice="required"),
+        lambda c: c.chat.completions.create(**QUESTION, tools=[tool()], tool_choice="required"),
         lambda answer: said(answer).tool_calls[0].function.arguments,
         JSON,
     ),
     Call(
         "chat with a tool, streamed",
         streams(chat.framed(chat.call_chunks("get_weather", PIECES)), chat.HEADERS),
-        lambda c: c.chat.completions.create(**QUESTION, tools=[TOOL], stream=True),
+        lambda c: c.chat.completions.create(**QUESTION, tools=[tool()], stream=True),
         arguments,
         JSON,
     ),
     Call(
         "chat with a tool, stream()",
         streams(chat.framed(chat.call_chunks("get_weather", PIECES))),
-        lambda c: c.chat.completions.stream(**QUESTION, tools=[TOOL]),
+        lambda c: c.chat.completions.stream(**QUESTION, tools=[tool()]),
         lambda events: said(events[-1]).tool_calls[0].function.parsed_arguments,
         TOKYO,
     ),

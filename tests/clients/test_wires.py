@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import anthropic.types as claude
-import openai.types as gpt
 import pytest
-from openai.types import audio, chat, responses
 from pydantic import BaseModel, TypeAdapter
 
+from later import Later
 from wires import anthropic, openai_chat, openai_media, openai_responses
 
 ARGUMENTS = ('{"city": ', '"東京"}')
@@ -26,21 +24,30 @@ streamed = anthropic.whole(
 blocks = [anthropic.thinking("a"), anthropic.text("b"), anthropic.tool_use("f", {})]
 vectors = [openai_media.VECTOR]
 
-FIXTURES: list[tuple[Any, list[Any]]] = [
-    (chat.ChatCompletion, [openai_chat.completion("a"), openai_chat.completion(None, ("f", "{}"))]),
-    (chat.ChatCompletionChunk, chunks),
-    (responses.Response, [openai_responses.response(openai_responses.message("a"))]),
-    (responses.ResponseStreamEvent, events),
-    (gpt.CreateEmbeddingResponse, [openai_media.embeddings(vectors, base64_form=False)]),
-    (gpt.FileObject, [openai_media.file("a.txt", 1)]),
-    (gpt.FileDeleted, [openai_media.file_deleted()]),
-    (audio.Transcription, [openai_media.transcription("a")]),
-    (audio.TranscriptionStreamEvent, openai_media.transcription_events("ab")),
-    (gpt.ImagesResponse, [openai_media.images(openai_media.PICTURE)]),
-    (gpt.ImageGenStreamEvent, openai_media.image_events([b"a"], b"b")),
-    (claude.Message, [anthropic.message(*blocks)]),
-    (claude.RawMessageStreamEvent, [e for e in streamed if e["type"] != "ping"]),
-    (claude.BetaErrorResponse, [anthropic.error(status) for status in (401, 429, 529)]),
+OPENAI, ANTHROPIC = "openai.types", "anthropic.types"
+FIXTURES: list[tuple[str, str, list[Any]]] = [
+    (
+        "openai.types.chat",
+        "ChatCompletion",
+        [openai_chat.completion("a"), openai_chat.completion(None, ("f", "{}"))],
+    ),
+    ("openai.types.chat", "ChatCompletionChunk", chunks),
+    (
+        "openai.types.responses",
+        "Response",
+        [openai_responses.response(openai_responses.message("a"))],
+    ),
+    ("openai.types.responses", "ResponseStreamEvent", events),
+    (OPENAI, "CreateEmbeddingResponse", [openai_media.embeddings(vectors, base64_form=False)]),
+    (OPENAI, "FileObject", [openai_media.file("a.txt", 1)]),
+    (OPENAI, "FileDeleted", [openai_media.file_deleted()]),
+    ("openai.types.audio", "Transcription", [openai_media.transcription("a")]),
+    ("openai.types.audio", "TranscriptionStreamEvent", openai_media.transcription_events("ab")),
+    (OPENAI, "ImagesResponse", [openai_media.images(openai_media.PICTURE)]),
+    (OPENAI, "ImageGenStreamEvent", openai_media.image_events([b"a"], b"b")),
+    (ANTHROPIC, "Message", [anthropic.message(*blocks)]),
+    (ANTHROPIC, "RawMessageStreamEvent", [e for e in streamed if e["type"] != "ping"]),
+    (ANTHROPIC, "BetaErrorResponse", [anthropic.error(status) for status in (401, 429, 529)]),
 ]
 
 
@@ -55,15 +62,11 @@ def unknown(value: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "fixtures"),
-    [
-        pytest.param(*row, id=getattr(row[0], "__name__", f"Event{n}"))
-        for n, row in enumerate(FIXTURES)
-    ],
+    ("module", "kind", "fixtures"), [pytest.param(*row, id=row[1]) for row in FIXTURES]
 )
-def test_fixtures(kind, fixtures):
+def test_fixtures(module, kind, fixtures):
     """A fixture is of its type, to the last field."""
-    reader = TypeAdapter(kind)
+    reader = TypeAdapter(getattr(Later(module), kind))
     assert [unknown(reader.validate_python(fixture)) for fixture in fixtures] == [[]] * len(
         fixtures
     )
