@@ -14,6 +14,8 @@ class Later:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith(("_", "pytest")):  # pytest asks it of all that stands in a test's module
+            raise AttributeError(name)
         return getattr(import_module(self._name), name)
 
 
