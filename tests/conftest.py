@@ -41,9 +41,9 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Watching(asyncio.SelectorEventLoop):
-    """asyncio's loop, whose debug mode notes no stack for each future, task and call.
+    """asyncio's loop, whose debug mode notes no stack for each future, task, call and coroutine.
 
-    Stacks only tell where a thing was made, and are half of a run's time; the checks are the
+    Stacks only tell where a thing was made, and are most of a run's time; the checks are the
     loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
 
     It also closes whom a server accepted in the turn before it was closed. asyncio forgets that
@@ -54,6 +54,9 @@ class Watching(asyncio.SelectorEventLoop):
     def get_debug(self) -> bool:
         """Say to those who ask before they note a stack that nobody wants it."""
         return bool(os.environ.get("PYTHONASYNCIODEBUG"))
+
+    def _set_coroutine_origin_tracking(self, enabled: bool) -> None:  # noqa: FBT001  asyncio's name
+        super()._set_coroutine_origin_tracking(enabled and self.get_debug())
 
     async def _accept_connection2(
         self, factory: Any, conn: socket.socket, extra: Any, tls: Any, server: Any, *rest: Any
