@@ -7,6 +7,7 @@ A new module fails here until it has its layer, and an import beside it until it
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +185,13 @@ def name_of(file):
     return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
-SOURCES = {name_of(file): ast.parse(file.read_text()) for file in sorted(ROOT.rglob("*.py"))}
+SOURCES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
+
+
+@cache
+def tree(module):
+    """Return what a module's text says; every worker loads this file, and one runs its tests."""
+    return ast.parse(SOURCES[module].read_text())
 
 
 class Imports(NamedTuple):
@@ -216,30 +223,28 @@ def resolved(name):
     return "__init__"
 
 
+@cache
 def imports(module):
     """Return what a module imports."""
-    names = [name for node in ast.walk(SOURCES[module]) for name in named_in(node)]
+    names = [name for node in ast.walk(tree(module)) for name in named_in(node)]
     own = {found for name in names if (found := resolved(name)) is not None}
     return Imports(own, {name for name in names if resolved(name) is None})
-
-
-IMPORTS = {module: imports(module) for module in SOURCES}
 
 
 def importers(package):
     """Return the modules that import this package or a part of it."""
     return {
         module
-        for module, found in IMPORTS.items()
-        if any(name.split(".")[0] == package for name in found.foreign)
+        for module in SOURCES
+        if any(name.split(".")[0] == package for name in imports(module).foreign)
     }
 
 
 def uses(module, *names):
     """Tell whether a module has one of these as an attribute of `os`, or imports it from there."""
-    attributes = [node for node in ast.walk(SOURCES[module]) if isinstance(node, ast.Attribute)]
+    attributes = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)]
     owned = {node.attr for node in attributes if getattr(node.value, "id", "") == "os"}
-    imported = {name.removeprefix("os.") for name in IMPORTS[module].foreign}
+    imported = {name.removeprefix("os.") for name in imports(module).foreign}
     return bool((owned | imported) & set(names))
 
 
@@ -253,19 +258,19 @@ def test_every_module_has_a_layer():
 def test_imports_point_downwards(module):
     """A module imports from lower layers, and in its own from what it builds on."""
     layer = LAYER[module]
-    not_lower = {other for other in IMPORTS[module].own if LAYER.get(other, 0) >= layer}
+    not_lower = {other for other in imports(module).own if LAYER.get(other, 0) >= layer}
     assert not_lower - BESIDE.get(module, set()) == set()
 
 
 def test_what_is_allowed_beside_is_used():
     """An import within a layer that is no longer there is no longer allowed."""
-    unused = {(one, other) for one, row in BESIDE.items() for other in row - IMPORTS[one].own}
+    unused = {(one, other) for one, row in BESIDE.items() for other in row - imports(one).own}
     assert unused == set()
 
 
 def test_no_cycles():
     """Taking away what imports nothing that is left, nothing is left."""
-    left = {module: found.own - {module} for module, found in IMPORTS.items()}
+    left = {module: imports(module).own - {module} for module in SOURCES}
     while free := {module for module, needs in left.items() if not needs & left.keys()}:
         left = {module: needs for module, needs in left.items() if module not in free}
     assert left == {}
@@ -274,7 +279,7 @@ def test_no_cycles():
 @pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("core.")])
 def test_core_is_pure(module):
     """It imports core, errors, msgspec, regex, and of the rest what neither waits nor acts."""
-    own, foreign = IMPORTS[module]
+    own, foreign = imports(module)
     assert {name for name in own if name != "errors" and not name.startswith("core.")} == set()
     packages = {name.split(".")[0] for name in foreign}
     assert packages - sys.stdlib_module_names <= {"msgspec", "regex"}
@@ -284,7 +289,7 @@ def test_core_is_pure(module):
 @pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("adapters.")])
 def test_adapters_do_not_know_their_users(module):
     """They import core, errors and each other, and never what decides or the settings."""
-    above = {name for name in IMPORTS[module].own if name.split(".")[0] not in {"core", "adapters"}}
+    above = {name for name in imports(module).own if name.split(".")[0] not in {"core", "adapters"}}
     assert above <= {"errors"}
 
 
@@ -304,8 +309,8 @@ def test_nothing_is_imported_by_a_made_up_name():
     """All imports can be seen, so that these tests see all."""
     called = {
         module
-        for module, tree in SOURCES.items()
-        for node in ast.walk(tree)
+        for module in SOURCES
+        for node in ast.walk(tree(module))
         if isinstance(node, ast.Name | ast.Attribute)
         and getattr(node, "id", getattr(node, "attr", "")) in {"import_module", "__import__"}
     }
