@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO
 
-PATIENT = 30.0
+PATIENT = 60.0
 """Real seconds for a program to say something, or all of its rest; never a measure of anything."""
 
 
