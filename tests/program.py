@@ -9,11 +9,33 @@ import os
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO
 
 PATIENT = 60.0
 """Real seconds for a program to say something, or all of its rest; never a measure of anything."""
+LAST_WORDS = 3.0
+"""Real seconds for a program to end by itself, before it is killed."""
+MEASURED = "COVERAGE_PROCESS_CONFIG"
+"""The variable by which coverage, where it runs, begins anew in a program that a test starts."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return these variables and no others but PATH, the language, and what coverage needs."""
+    own = {name: os.environ[name] for name in ("PATH", MEASURED) if name in os.environ}
+    return {**own, "LANG": "C.UTF-8", **variables}
+
+
+async def end(process: Process) -> None:
+    """End a program that is left running; where it is measured it may first say what it ran."""
+    if process.returncode is None and MEASURED in os.environ:
+        process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await process.wait()
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
 
 
 class Program:
@@ -43,10 +65,9 @@ class Program:
 @asynccontextmanager
 async def running(*command: str, stdin: int = DEVNULL, **variables: str) -> AsyncIterator[Program]:
     """Run a program with these variables and no others but PATH; kill it if it is left running."""
-    environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=stdin, stdout=PIPE, stderr=errors, env=environ
+            *command, stdin=stdin, stdout=PIPE, stderr=errors, env=environment(**variables)
         )
         try:
             yield Program(process, errors)

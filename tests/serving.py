@@ -9,7 +9,6 @@ relay.lines                                 # all that it wrote; `records`: its 
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sys
@@ -23,6 +22,7 @@ import service
 from canaries import look, plant
 from fakes import Upstream, Wire, chat, chat_frame
 from line import Line, dial
+from program import end, environment
 from service.settings import SettingsError, load
 
 PATIENT = 60.0
@@ -104,7 +104,7 @@ async def serving(
     file.write_text(toml)
     with suppress(SettingsError):
         plant(load(environ=variables, config=str(file), cwd=folder))
-    environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), **variables}
+    environ = environment(**{"PYTHONPATH": str(ROOT), **variables})
     command = [*prefix, sys.executable, "-m", "service", "serve", "--port", "0"]
     process = await create_subprocess_exec(
         *command,
@@ -125,9 +125,7 @@ async def serving(
         served.url, served.port = found[1], int(found[2])
         yield served
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await end(process)
         await listening
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from program import PATIENT
+from program import PATIENT, end, environment
 
 ROWS, COLUMNS = 50, 160
 
@@ -63,7 +63,7 @@ async def on_terminal(*command: str, cwd: Path, **variables: str) -> AsyncIterat
     """Run a program on a terminal of its own, with these variables; kill it if it is left."""
     master, own = pty.openpty()
     termios.tcsetwinsize(own, (ROWS, COLUMNS))
-    environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "xterm", **variables}
+    environ = environment(**{"TERM": "xterm", **variables})
     try:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=cwd, env=environ, stdin=own, stdout=own, stderr=own
@@ -73,8 +73,6 @@ async def on_terminal(*command: str, cwd: Path, **variables: str) -> AsyncIterat
     try:
         yield Screen(process, master)
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await end(process)
         asyncio.get_running_loop().remove_reader(master)
         os.close(master)

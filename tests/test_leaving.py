@@ -21,6 +21,7 @@ from fakes import HttpProxy, SocksProxy, Upstream, chat
 from fakes.frames import DONE
 from fakes.tunnel import Proxy
 from line import Line, dial
+from program import environment
 from relaying import Relay, read_events, relaying, settled, until
 
 ROLE, TOKEN, FINISH, _ = chat(["Hi"])
@@ -435,7 +436,7 @@ async def test_a_client_that_leaves_the_real_process(tmp_path):
     """`teleprinter serve` notices by itself, long before a heartbeat would tell it."""
     (tmp_path / "teleprinter.toml").write_text("[chat]\nkeep = 0\n")
     async with Upstream() as upstream:
-        environ = {"PATH": os.environ["PATH"], "TELEPRINTER_UPSTREAM_URL": f"{upstream.url}/v1"}
+        environ = environment(TELEPRINTER_UPSTREAM_URL=f"{upstream.url}/v1")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", "serve", "--port", "0"),
             cwd=tmp_path,

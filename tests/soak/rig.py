@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import service
+from program import environment
 from real import Process as RealProxy
 from real import free_port, microsocks, sing_box, tinyproxy
 from soak.relay import EVENT
@@ -98,8 +99,7 @@ class Relay:
 @asynccontextmanager
 async def process(folder: Path, module: str, *arguments: str) -> AsyncIterator[Process]:
     """Run one of this package's programs; end it by its own pid."""
-    environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environ = environment(PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     command = [sys.executable, "-m", f"soak.{module}", *arguments]
     started = await create_subprocess_exec(
         *command, cwd=folder, env=environ, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=1 << 20
