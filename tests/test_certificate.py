@@ -55,7 +55,20 @@ def test_texts_are_one_short_line():
     assert issuer.startswith("a?b?[31m")
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\x30\x00", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff"])
+def test_other_names_are_no_servers():
+    """An address of mail in a certificate is none that a server answers to."""
+    leaf = trustme.CA().issue_cert("someone@mail.test", "api.test")
+    assert read(der(leaf)).names == ("api.test",)
+
+
+FEW = b"\x30\x04\x30\x02\x05\x00"
+NAMELESS = b"\x30\x12\x30\x10\x05\x00\x05\x00\x30\x06\x31\x04\x30\x02\x05\x00\x05\x00\x05\x00"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", b"\x30\x00", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", FEW, NAMELESS],
+)
 def test_what_is_no_certificate(data):
     """ValueError, whatever it is."""
     with pytest.raises(ValueError, match=r"."):

@@ -21,16 +21,18 @@ from examining import (
     step_of,
     toml_of,
 )
-from fakes import HttpProxy, Server, SocksProxy, Upstream, reply
+from fakes import HttpProxy, Server, SocksProxy, Upstream, chat, chat_frame, reply, sse
 from proxying import KINDS, LOGIN, at, proxy_of, self_signed, upstream_of, url_of
 from service.adapters.clock import LoopClock
 from service.adapters.doctor.holding import hold
 from service.adapters.doctor.ports import proxies_among, spoken
-from service.core.doctor import advice
+from service.core.doctor import advice, lumps
+from service.core.doctor.findings import Flow, Way
 from service.core.proxy import DIRECT
 from service.doctor.command import examine
 from service.doctor.examination import Wishes
 from service.doctor.shown import Plain
+from service.errors import Failure
 from service.settings import SettingsError, load
 
 NAME = "api.example.com"
@@ -293,6 +295,7 @@ async def test_a_password_is_wanted(kind, ca, tmp_path):
         ("0.0.0.0", "this machine itself"),
         ("10.10.34.36", "a private address"),
         ("240.0.0.1", "poisoned"),
+        ("224.0.0.1", "nobody's address"),
     ],
 )
 async def test_a_poisoned_name(address, sign, tmp_path, asked):
@@ -313,6 +316,13 @@ def test_a_private_name(name):
     assert advice.doubtful(name, ["192.168.1.2"]) == ""
     assert advice.doubtful(NAME, ["192.168.1.2"]) != ""
     assert advice.doubtful(NAME, ["93.184.216.34", "2606:2800:220:1::1"]) == ""
+
+
+def test_a_network_that_lets_nobody_out():
+    """Where nothing of the name is odd and no proxy was gone through: name one."""
+    failure = Failure("upstream_unreachable", "refused the connection", stage="dial")
+    cure = advice.of_dial(failure, DIRECT, local=False, suspect=False)
+    assert cure.endswith("name a proxy: TELEPRINTER_PROXY")
 
 
 @pytest.mark.parametrize("kind", ["http", "socks4a", "socks5h"])
@@ -358,6 +368,28 @@ async def test_a_port_of_tls(ca, tmp_path):
         step = await last_step(tmp_path, toml_of(f"http://127.0.0.1:{upstream.port}/v1"))
         assert step.step == "models"
         assert "https://" in step.cure or "hangs up" in step.cure, step
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "write http:// in the upstream's url"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "try another way: something on this one breaks TLS"),
+    ],
+    ids=["HTTP", "an alert"],
+)
+async def test_a_port_without_tls(said, cure, tmp_path):
+    """An https:// url for a port that speaks plainly, and a handshake that is refused."""
+    async with HttpProxy(garbage=said) as server:
+        step = await last_step(tmp_path, toml_of(f"https://127.0.0.1:{server.port}/v1"))
+    assert (step.step, cure in step.cure) == ("tls", True), step
+
+
+async def test_a_proxy_whose_name_is_unknown(tmp_path, asked):
+    """Nothing is dialled, and the step says which name it was."""
+    step = await last_step(tmp_path, toml_of("http://127.0.0.1:1/v1", "http://proxy.test:1"))
+    assert (step.step, "cannot be resolved here" in step.said) == ("dns", True), step
+    assert "proxy.test" in step.said
 
 
 async def test_a_wrong_key(tmp_path):
@@ -445,6 +477,89 @@ async def test_a_stream_that_is_refused(tmp_path):
         step = await last_step(tmp_path, toml_of(f"{upstream.url}/v1"), stream=True, model="x")
     assert (step.step, step.said) == ("stream", "404 for the model x: no model x")
     assert "--model" in step.cure
+
+
+def answering(told):
+    """Return an API that lists its models, and plays that script to a question."""
+
+    async def script(request, wire):
+        if request.method == "GET":
+            return await wire.reply(200, MODELS, content_type=JSON)
+        return await told(request, wire)
+
+    return script
+
+
+async def cut(_, wire):
+    """Begin a stream and break it off."""
+    await wire.head(content_type="text/event-stream")
+    await wire.chunk(chat_frame({"content": "Hi"}))
+    wire.reset()
+
+
+@pytest.mark.parametrize(
+    ("told", "result", "said", "cure"),
+    [
+        (reply(200, "{}", content_type=JSON), "failed", f"{JSON}, and no event stream", "--model"),
+        (sse(*chat([], role=False)), "warning", "gpt-4o-mini sent no token", "--model"),
+        (cut, "failed", "", "cuts streams: try another way"),
+    ],
+    ids=["no stream", "no token", "cut"],
+)
+async def test_what_is_no_whole_stream(told, result, said, cure, tmp_path):
+    """Each is told as what it is, with what to do."""
+    async with Upstream(answering(told)) as upstream:
+        found, _ = await examined(tmp_path, toml_of(f"{upstream.url}/v1"), stream=True)
+    step = step_of(found.ways[0], "stream")
+    assert (step.result, said in step.said, cure in step.cure) == (result, True, True), step
+
+
+async def test_an_upstream_that_is_silent(clock, tmp_path):
+    """The list is waited for 30 s, a stream 90 s: then another way is proposed."""
+    async with Upstream() as upstream:
+        toml = toml_of(f"{upstream.url}/v1")
+        asked = asyncio.create_task(examined(tmp_path, toml, clock=clock, stream=True))
+        await upstream.next()
+        clock.advance(30)
+        step = (await asked)[0].ways[0].steps[-1]
+        assert (step.step, step.said) == ("models", "no answer within 30 s")
+        asked = asyncio.create_task(examined(tmp_path, toml, clock=clock, stream=True))
+        _, wire = await upstream.next()
+        await wire.reply(200, MODELS, content_type=JSON)
+        await upstream.next()
+        clock.advance(90)
+        step = (await asked)[0].ways[0].steps[-1]
+    assert (step.step, step.said) == ("stream", "no stream that came to its end within 90 s")
+    assert "another way" in step.cure
+
+
+async def test_the_api_of_anthropic(tmp_path):
+    """It is asked with its own headers."""
+    async with Upstream(reply(200, MODELS, content_type=JSON)) as upstream:
+        found, text = await examined(tmp_path, toml_of(f"{upstream.url}/v1", api="anthropic"))
+    assert found.exit == 0, text
+    (request,) = upstream.requests
+    assert (request.get("x-api-key"), request.get("anthropic-version")) == (KEY, "2023-06-01")
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ([], "another way (direct) would tell"),
+        (["lumps"], "probably the upstream itself"),
+        (["streams"], "so the way gathers the tokens"),
+    ],
+)
+def test_whose_doing_it_is(others, says):
+    """One way tells nothing; all alike accuse the upstream; another that streams, this way."""
+
+    def way(name, verdict):
+        return Way("up", "http://h/v1", name, stream=Flow(verdict, 30, 2, 15, 1.0, 0.1))
+
+    first = way("direct", "lumps")
+    ways = [first, *(way(f"other {number}", each) for number, each in enumerate(others))]
+    assert says in lumps.blame(first, ways)
+    assert lumps.blame(way("direct", "streams"), ways) == ""
 
 
 async def test_a_model_that_wants_the_other_bound(tmp_path):
@@ -580,3 +695,37 @@ async def test_a_hop_that_cuts_idle_lines(forgets, said, clock, tmp_path):
     assert "keep silence on the way shorter than that" in step.cure
     assert step_of(direct, "idle").said == "a silent line stood for 60 s"
     assert said in text
+
+
+async def test_a_silent_line_of_tls(clock, ca, tmp_path):
+    """What is held is a line as streams use it."""
+    async with Upstream(api(), ssl=ca.server) as upstream:
+        toml = toml_of(f"{upstream.url}/v1", ca_file=str(ca.file))
+        asked = asyncio.create_task(examined(tmp_path, toml, clock=clock, idle=60))
+        await clock.armed(clock.now() + 60)
+        clock.advance(60)
+        found, text = await asked
+    assert step_of(found.ways[0], "idle").said == "a silent line stood for 60 s", text
+
+
+async def test_no_tunnel_is_no_line_to_hold(tmp_path):
+    """An HTTP proxy makes none for http://: the step is left out."""
+    async with Upstream(api()) as upstream, HttpProxy() as proxy:
+        found, text = await examined(tmp_path, toml_of(f"{upstream.url}/v1", proxy.url), idle=60)
+    assert found.exit == 0, text
+    assert "idle" not in [step.step for step in found.ways[0].steps]
+
+
+async def test_a_line_that_cannot_be_laid(tmp_path):
+    """It is a warning: what was asked before had an answer."""
+
+    async def script(request, wire):
+        await api()(request, wire)
+        proxy.refuse = 5  # the next one, which is the silent line
+
+    async with Upstream(script) as upstream, SocksProxy() as proxy:
+        toml = toml_of(f"{upstream.url}/v1", url_of(proxy, "socks5h"))
+        found, text = await examined(tmp_path, toml, idle=60)
+    step = step_of(found.ways[0], "idle")
+    assert (step.result, step.said) == ("warning", "no line could be laid for it"), text
+    assert found.exit == 0

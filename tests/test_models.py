@@ -57,9 +57,13 @@ async def test_a_prefix_lists_its_own():
 
 async def test_one_that_fails_is_passed_over(dead_port):
     """What the others list is better than nothing."""
-    async with Upstream(listing("a")) as one, Upstream(reply(200, "{}")) as odd:
+    async with (
+        Upstream(listing("a")) as one,
+        Upstream(reply(200, "{}")) as odd,
+        Upstream(reply(200, "<html>")) as page,
+    ):
         dead = table("dead", f"http://127.0.0.1:{dead_port}")
-        toml = dead + table("odd", odd.url) + table("one", one.url)
+        toml = dead + table("odd", odd.url) + table("page", page.url) + table("one", one.url)
         async with relaying(toml=toml) as relay:
             assert await ask(relay) == (200, ["a"], "one")
 

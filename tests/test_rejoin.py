@@ -123,7 +123,9 @@ def test_what_cannot_be_compared_is_not_gone_on_with():
     ]:
         sent = Sent()
         sent.note(event, dialect)
-        assert not sent.known
+        sent.note(Event(content=True, text="b"), Chat())
+        assert not sent.known  # whatever follows
+        assert sent.parts() == []
 
 
 def test_tool_calls_in_the_second_answer_are_different():

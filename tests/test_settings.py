@@ -14,7 +14,7 @@ from service import sources
 from service.core.faults import _description
 from service.core.proxy import parse
 from service.core.secret import Secret
-from service.core.tables import Rejected
+from service.core.tables import Rejected, Store
 from service.draft import LISTS, TABLES, Draft
 from service.settings import (
     Chat,
@@ -508,6 +508,22 @@ def test_malformed_dotenv_line(place, dotenv, line):
     assert message.startswith(f".env line {line}: expected NAME=value")
 
 
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ('keys = [{name = "a"}]', "server.keys[0].key (teleprinter.toml): expected a key, or sha"),
+        (f'keys = [{{name = "a", key = "{CANARY} x"}}]', "expected visible ASCII characters"),
+        ('keys = ["a:b", "c:sha256:abc"]', "server.keys[1]"),
+        ('keys = ["a:b", "c:sha256:abc"]', "expected 64 hexadecimal digits"),
+        ('trusted_proxies = ["::1", "10.0.0.0/33"]', "server.trusted_proxies[1]"),
+        ('trusted_proxies = ["lan"]', "expected an address or a network such as 10.0.0.0/8"),
+    ],
+)
+def test_whom_it_lets_in_is_checked(place, server, says):
+    """Keys and networks that cannot be meant are refused by their place, and no key is shown."""
+    assert says in refused(place, toml=f"[server]\n{server}\n")
+
+
 def test_frozen():
     """Settings never change after the start."""
     with pytest.raises(AttributeError):
@@ -576,6 +592,11 @@ def test_redacted_hides_secrets(place):
     assert CANARY not in text + repr(settings) + repr(settings.server) + repr(settings.pool)
     assert "# ways out: socks5h://h:1080, http://e:1" in text
     assert settings.upstream[0].key.reveal() == CANARY
+
+
+def test_a_store_is_shown_without_its_password():
+    """As every table that has a secret."""
+    assert repr(Store(url=f"redis://me:{CANARY}@h:1/2")) == "Store(redis://h:1/2)"
 
 
 def test_redacted_is_toml(place):

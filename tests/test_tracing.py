@@ -1,5 +1,7 @@
 """One span a request, for OpenTelemetry; what the log says and no more."""
 
+import sys
+
 import aiohttp
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -8,6 +10,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from fakes import Upstream, chat, reply, sse
 from relaying import read_events, relaying
 from service.adapters.tracing import NoTraces, Traces
+from service.app import application
+from service.settings import Server, Settings, SettingsError
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -83,6 +87,13 @@ async def test_spans_reach_a_collector(monkeypatch):
             await response.read()
         assert [request.target for request in collector.requests] == ["/v1/traces"]
         assert b"teleprinter" in collector.requests[0].body
+
+
+def test_traces_without_the_extra(monkeypatch):
+    """The start fails, and says what is to be installed."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(SettingsError, match=r"server\.traces .* 'teleprinter\[otel\]'"):
+        application(Settings(server=Server(traces=True)))
 
 
 def test_nothing_is_traced_unasked():

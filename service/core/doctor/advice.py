@@ -25,11 +25,6 @@ _SPEAKS: Final = {"http": "http", "socks5": "socks5h"}
 _NAMES: Final = {"http": "HTTP", "socks5": "SOCKS5"}
 
 
-def resolver(proxy: Proxy) -> str:
-    """Return who resolves the upstream's name on that way, as the subject of a sentence."""
-    return proxy.title if proxy.remote_dns else "this machine"
-
-
 def doubtful(name: str, addresses: Sequence[str]) -> str:
     """Say what is wrong with the answer for that name; "" if nothing is.
 
