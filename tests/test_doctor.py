@@ -385,6 +385,23 @@ async def test_a_port_without_tls(said, cure, tmp_path):
     assert (step.step, cure in step.cure) == ("tls", True), step
 
 
+class Reset(Server):
+    """A server that resets a connection at its first byte."""
+
+    async def serve(self, connection):
+        """Hear one, and go."""
+        await connection.reader.read(1)
+        connection.reset()
+
+
+async def test_a_proxy_that_breaks_off_tls(ca, tmp_path):
+    """It was reached, and the handshake with it was not."""
+    async with Reset() as proxy:
+        toml = toml_of("http://127.0.0.1:1/v1", f"https://127.0.0.1:{proxy.port}")
+        step = await last_step(tmp_path, toml)
+    assert "broke off the connection" in step.said, step
+
+
 async def test_a_proxy_whose_name_is_unknown(tmp_path, asked):
     """Nothing is dialled, and the step says which name it was."""
     step = await last_step(tmp_path, toml_of("http://127.0.0.1:1/v1", "http://proxy.test:1"))

@@ -274,6 +274,25 @@ async def test_three_strikes_a_rest_and_a_probe(ca, clock, probes):
         assert len(one.targets) == STRIKES + 1
 
 
+async def test_a_probe_that_the_upstream_spoils_brings_it_back(ca, clock, probes):
+    """It rests for what it did; what its probe fails for now is the upstream's own doing."""
+    async with (
+        Upstream(PLAIN, ssl=ca.server) as api,
+        HttpProxy(refuse=403) as one,
+        HttpProxy() as two,
+        through(api.url, one.url, two.url, ca=ca, clock=clock) as relay,
+    ):
+        probes.found[one.url] = "upstream_unreachable"
+        for _ in range(STRIKES):
+            two.reset_connections()
+            await settled()
+            await good(relay)
+        first, _ = pool_of(relay).members
+        assert first.down
+        await later(clock, PROBE_EVERY)
+        assert (len(probes.asked), first.down) == (1, False)
+
+
 async def test_traffic_brings_it_back_too(ca, clock, probes):
     """When its rest is over a request may try it: one failure, and it rests longer."""
     async with (

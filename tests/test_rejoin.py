@@ -128,6 +128,13 @@ def test_what_cannot_be_compared_is_not_gone_on_with():
         assert sent.parts() == []
 
 
+def test_a_frame_that_cannot_be_cut_is_different():
+    """Nothing is known of where its new part begins."""
+    frame = Frame(1, b"data: abc\n\n", Event(content=True, text="abc"))
+    with pytest.raises(Different):
+        Rejoin(told(["ab"])).rest_of(frame, Chat())
+
+
 def test_tool_calls_in_the_second_answer_are_different():
     """They come where text was."""
     calls = Event(content=True, tool_calls=[{}])

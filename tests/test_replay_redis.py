@@ -288,6 +288,23 @@ async def test_a_gap_is_never_silent(place, admin, name, fields):
     await failing(place.reads, name, "resume_lost")
 
 
+async def test_a_beginning_that_is_none(place, admin, name):
+    """An entry that no relay writes: the stream is lost, and nobody is told whose it is."""
+    await admin.xadd(stream_key(name), {"b": "{"})
+    await failing(place.reads, name, "resume_lost")
+    with pytest.raises(Failure) as caught:
+        await place.reads.owner(name, b"ticket")
+    assert caught.value.code == "resume_lost"
+
+
+async def test_a_question_finds_out_that_redis_is_away(dead_port, name):
+    """Who asks first is told so, before any beat was missed."""
+    async with stores("redis", f"redis://127.0.0.1:{dead_port}") as place:
+        with pytest.raises(Failure) as caught:
+            await place.reads.find(name, "alice")
+        assert (caught.value.code, place.reads.away) == ("resume_lost", True)
+
+
 async def test_what_waits_for_a_slow_redis_is_bounded(tmp_path, name):
     """Beyond the backlog the stream is kept no longer; who reads it here reads on."""
     with real.redis_server(tmp_path) as redis, ExitStack() as stack:

@@ -345,6 +345,20 @@ async def test_delete_stops_one_that_is_not_kept():
     assert b'"code":"stopped"' in body
 
 
+async def test_nobody_stops_another_s_stream():
+    """One that is not kept belongs to its key as well: 404, and it goes on."""
+    body = {"model": "m", "messages": [], "stream": True}
+    async with Upstream() as upstream, relaying(upstream.url, toml=KEYS) as relay:
+        beginning = asyncio.create_task(begun(upstream, ROLE, HI))
+        async with relay.post("/v1/chat/completions", body, bearer("key-a")) as response:
+            wire = await beginning
+            url = f"{relay.url}/streams/{response.headers['Teleprinter-Stream']}"
+            async with relay.session.delete(url, headers=bearer("key-b")) as refused:
+                assert refused.status == 404
+            await rest(wire, FINISH, DONE)
+            assert (await response.read()).endswith(DONE)
+
+
 async def test_a_replay_belongs_to_its_key():
     """Another's is 404, whether read or stopped; without a key nobody is let in."""
     toml = KEYS + KEEP
