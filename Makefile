@@ -66,7 +66,7 @@ ifneq ($(NODE),)
 endif
 
 clean:  ## remove what the targets made, the virtual environment too
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	rm -rf *.egg-info $(CLIENTS)/node_modules
 	find service tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

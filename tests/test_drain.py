@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 
@@ -11,6 +12,15 @@ from fakes import Upstream, chat_frame
 from line import dial
 from serving import ASK, HELLO, JSON, finish, gone, serving, streaming, upstream_toml
 
+HAND = """
+import os, socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Hands over a socket that listens, as systemd does: sd_listen_fds(3)."""
 MANY = 200
 KEEP = ("Connection", "keep-alive")
 
@@ -160,6 +170,23 @@ async def test_what_is_cut_is_told_so(tmp_path, path, drain):
             assert not answer.whole
             assert b"[DONE]" not in answer.body
             await gone(wire)
+        assert await relay.code() == 0
+
+
+async def test_a_socket_that_was_handed_over(tmp_path):
+    """It is served; at the end who is kept or silent is let go, to come again at systemd's."""
+    hand = (sys.executable, "-c", HAND)
+    async with Upstream() as upstream, serving(tmp_path, toml(upstream, 60), prefix=hand) as relay:
+        async with (
+            streaming(relay, upstream) as (line, wire),
+            dial(relay.port) as idle,
+            dial(relay.port) as silent,
+        ):
+            await kept(idle)
+            relay.signal(signal.SIGTERM)
+            assert [await idle._reader.read(), await silent._reader.read()] == [b"", b""]
+            await finish(wire)
+            assert (await line.answer()).whole
         assert await relay.code() == 0
 
 
