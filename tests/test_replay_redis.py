@@ -295,6 +295,7 @@ async def test_a_beginning_that_is_none(place, admin, name):
     with pytest.raises(Failure) as caught:
         await place.reads.owner(name, b"ticket")
     assert caught.value.code == "resume_lost"
+    await admin.delete(stream_key(name))  # which no relay would ever do
 
 
 async def test_a_question_finds_out_that_redis_is_away(dead_port, name):
