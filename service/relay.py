@@ -507,7 +507,7 @@ class Stream:
 
     def _take(self, raws: list[bytes]) -> bool:
         """Hand frames on; return whether they re-arm the idle clock."""
-        alive = False
+        alive, first = False, self._awaited
         frames = []
         for raw in raws:
             event = self.dialect.read(raw)
@@ -525,7 +525,8 @@ class Stream:
         self._gate.take(frames, alive=alive)
         if alive and self._stage == "stream":
             now = self._clock.now()
-            self.gaps.add(now - self._last)
+            if not first:
+                self.gaps.add(now - self._last)
             self._last = now
             return True
         return False

@@ -147,6 +147,7 @@ async def test_percentiles_of_first_tokens_and_gaps(clock):
         await wire.chunk(HELLO)
         [stream] = relay.streams
         await until(lambda: stream.frames == 1)
+        assert not any(stream.gaps.counts)  # before the first one is no gap
         for frames in range(2, 12):
             clock.advance(0.02)
             await wire.chunk(HELLO)
