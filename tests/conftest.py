@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Watching(asyncio.SelectorEventLoop):
-    """asyncio's loop, whose debug mode notes no stack for each future, task, call and coroutine.
+    """asyncio's loop, whose debug mode notes no stack for each future, task and call.
 
-    Stacks only tell where a thing was made, and are most of a run's time; the checks are the
+    Of a coroutine it notes the line that made it. Stacks only tell where a thing was made, and are most of a run's time; the checks are the
     loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
 
     It also closes whom a server accepted in the turn before it was closed. asyncio forgets that
@@ -56,7 +57,9 @@ class Watching(asyncio.SelectorEventLoop):
         return bool(os.environ.get("PYTHONASYNCIODEBUG"))
 
     def _set_coroutine_origin_tracking(self, enabled: bool) -> None:  # noqa: FBT001  asyncio's name
-        super()._set_coroutine_origin_tracking(enabled and self.get_debug())
+        super()._set_coroutine_origin_tracking(enabled)
+        if enabled and not self.get_debug():
+            sys.set_coroutine_origin_tracking_depth(1)  # the line that made it
 
     async def _accept_connection2(
         self, factory: Any, conn: socket.socket, extra: Any, tls: Any, server: Any, *rest: Any

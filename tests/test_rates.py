@@ -380,9 +380,10 @@ def test_what_is_no_storage_is_refused(where):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_without_the_extra_the_start_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("missing", ["redis.asyncio", "limits.aio.storage"])
+def test_without_the_extra_the_start_says_what_to_install(missing, monkeypatch):
     """Redis is an extra: memory needs nothing of it."""
-    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     Rates("memory")
     with pytest.raises(ValueError, match=r"pip install 'teleprinter\[redis\]'"):
         Rates("redis://127.0.0.1")

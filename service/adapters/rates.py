@@ -12,13 +12,13 @@ A budget of 0 is none: everybody is let in, and Redis is not asked.
 import time
 from collections.abc import Awaitable, Callable
 from math import floor
-from typing import Any, Final, TypeVar
-
-from limits.aio.storage import RedisStorage
-from limits.errors import StorageError
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from service.adapters.logs import log
-from service.adapters.redis_client import connections_of, place
+from service.adapters.redis_client import NO_EXTRA, connections_of, place
+
+if TYPE_CHECKING:
+    from limits.aio.storage import RedisStorage
 
 MINUTE: Final = 60
 DAY: Final = 24 * 60 * 60
@@ -103,19 +103,12 @@ class Rates:
         self._again = 0.0
         self._place = ""
         self._pool: Any = None
-        self._storage: Memory | RedisStorage
-        if storage_uri == "memory":
-            self._storage = Memory()
-        else:
+        self._storage: Memory | RedisStorage = Memory()
+        self._away_by: tuple[type[Exception], ...] = ()
+        if storage_uri != "memory":
             self._place = place(storage_uri)
             self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
-            self._storage = RedisStorage(
-                "async+redis://",
-                wrap_exceptions=True,
-                implementation="redispy",
-                key_prefix="teleprinter:rates",
-                connection_pool=self._pool,
-            )
+            self._storage, self._away_by = _in_redis(self._pool)
 
     async def request(self, caller: str, per_minute: int) -> float | None:
         """Count a request; return None if it is let in, else the seconds until one more is."""
@@ -162,20 +155,37 @@ class Rates:
             self._again = self._now() + PAUSE
         try:
             answer = await question()
-        except StorageError as error:
-            self._lost(error.storage_error)
+        except self._away_by as error:
+            self._lost(error.__cause__ or error)
             return otherwise
         if self._away:
             self._away = False
             log.info("Redis is back: rates and budgets count again", store=self._place)
         return answer
 
-    def _lost(self, error: Exception) -> None:
+    def _lost(self, error: BaseException) -> None:
         self._again = self._now() + PAUSE
         if not self._away:
             self._away = True
             text = "Redis does not answer (TELEPRINTER_STORE): nobody's rate or budget is limited"
             log.warning(text, store=self._place, error=str(error))
+
+
+def _in_redis(pool: Any) -> "tuple[RedisStorage, tuple[type[Exception], ...]]":
+    """Return limits' storage over these connections, and what it raises while Redis is away."""
+    try:
+        from limits.aio.storage import RedisStorage  # noqa: PLC0415  an extra, slow to import
+        from limits.errors import StorageError  # noqa: PLC0415
+    except ImportError:
+        raise ValueError(NO_EXTRA) from None
+    storage = RedisStorage(
+        "async+redis://",
+        wrap_exceptions=True,
+        implementation="redispy",
+        key_prefix="teleprinter:rates",
+        connection_pool=pool,
+    )
+    return storage, (StorageError,)
 
 
 def wait(window: tuple[int, float, int, float], limit: int) -> float:

@@ -1,7 +1,9 @@
 """Connections to Redis for what several instances share; redis-py is an extra."""
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+NO_EXTRA: Final = "redis:// needs the redis extra: pip install 'teleprinter[redis]'"
 
 
 def place(url: str) -> str:
@@ -46,8 +48,7 @@ def connections_of(url: str, number: int, within: float, *, tries: int, **option
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.exceptions import ConnectionError as Lost  # noqa: PLC0415
     except ImportError:
-        text = "redis:// needs the redis extra: pip install 'teleprinter[redis]'"
-        raise ValueError(text) from None
+        raise ValueError(NO_EXTRA) from None
     try:
         pool = BlockingConnectionPool.from_url(
             url,
