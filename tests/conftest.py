@@ -44,8 +44,9 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 class Watching(asyncio.SelectorEventLoop):
     """asyncio's loop, whose debug mode notes no stack for each future, task and call.
 
-    Of a coroutine it notes the line that made it. Stacks only tell where a thing was made, and are most of a run's time; the checks are the
-    loop's own and stay. PYTHONASYNCIODEBUG=1 brings the stacks back.
+    Of a coroutine it notes the line that made it. Stacks only tell where a thing was made, and are
+    most of a run's time; the checks are the loop's own and stay. PYTHONASYNCIODEBUG=1 brings the
+    stacks back.
 
     It also closes whom a server accepted in the turn before it was closed. asyncio forgets that
     socket, for the garbage collector to find open in another test:
