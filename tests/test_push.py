@@ -219,3 +219,20 @@ async def test_a_kept_connection_holds_nothing_of_what_it_brought(monkeypatch):
     assert streams
     assert [each() for each in streams if each() is not None] == []
     assert bodies[-1] <= bodies[0]
+
+
+async def test_a_stream_under_way_lets_go_of_its_question():
+    """From the first content on nobody asks again, and the answer may take long."""
+    async with Upstream() as upstream, relaying(upstream.url) as relay:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(relay.stream().__aenter__())
+            request, wire = await upstream.next()
+            await wire.head(content_type="text/event-stream")
+            [stream] = relay.streams
+            assert stream._order.body == request.body
+            await wire.chunk(HI)
+        response = await asking
+        assert (stream._order.body, stream._order.headers, stream._legs) == (None, [], ())
+        await wire.chunk(FINISH + DONE)
+        await wire.end()
+        assert (await response.read()).endswith(DONE)
