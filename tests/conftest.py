@@ -2,7 +2,7 @@
 
 Loops      async tests run on asyncio; those marked `both_loops` on uvloop too; all on uvloop, or
            on both, with --loop=uvloop or --loop=both. asyncio's debug mode is on.
-Workers    with `-n auto` three times as many as cores: much of a run is waiting.
+Workers    with `-n auto` twice as many as cores: much of a run is waiting.
 Garbage    what there is after the collection stays, and is not looked at again and again.
 Leaks      a test that leaves a task behind fails.
 Secrets    a test fails if anything shows a secret of its relays' settings; where the client gets
@@ -100,8 +100,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Let a core have three workers, of which two wait."""
-    return 3 * len(os.sched_getaffinity(0))
+    """Let a core have two workers, one of which waits."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Loop]:

@@ -236,3 +236,27 @@ async def test_a_stream_under_way_lets_go_of_its_question():
         await wire.chunk(FINISH + DONE)
         await wire.end()
         assert (await response.read()).endswith(DONE)
+
+
+async def test_a_kept_connection_that_breaks_is_nobodys_error():
+    """When no answer is under way: asyncio finds no exception that nobody has looked at."""
+
+    async def typing(_request, wire):
+        await wire.head(content_type="text/event-stream")
+        for data in (HI, FINISH, DONE):
+            await wire.chunk(data)
+            await settled()
+        await wire.end()
+
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with Upstream(typing) as upstream, relaying(upstream.url) as relay:
+        for _ in range(2):
+            async with relay.stream() as response:
+                assert (await response.read()).endswith(DONE)
+            await until(lambda: not relay.streams)
+            upstream.reset_connections()
+            await upstream.until(lambda: upstream.open_connections == 0)
+            await settled()
+        gc.collect()
+        assert told == []

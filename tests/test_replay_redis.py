@@ -407,7 +407,7 @@ async def _write(log, last):
 async def test_a_reading_instance_that_dies_reads_no_longer(redis, name):
     """The writer learns from its lease that nobody reads there any more."""
     url = redis.url("redis")
-    async with stores("redis", url) as writing, stores("redis", url, within=0.2) as reading:
+    async with stores("redis", url) as writing, stores("redis", url) as reading:
         log = writing.writes.open(name, "alice", Facts())
         await sent(writing.writes)
         follower = await reading.follow(name)

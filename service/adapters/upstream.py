@@ -209,14 +209,21 @@ def _tell_of_the_end(response: aiohttp.ClientResponse) -> None:
     protocol = response.connection.protocol if response.connection is not None else None
     closed = protocol.closed if protocol is not None else None
 
-    def tell(connection: asyncio.Future[None]) -> None:
-        connection.exception()  # or asyncio complains that nobody looked
+    def tell(_: asyncio.Future[None]) -> None:
         if not body.is_eof() and body.exception() is None:
             body.set_exception(aiohttp.ClientPayloadError())
 
     if closed is not None:
+        closed.remove_done_callback(_heard)
+        closed.add_done_callback(_heard)  # once, however many answers come over it
         closed.add_done_callback(tell)
         body.on_eof(lambda: _forget(closed, tell))  # the connection may live for long
+
+
+def _heard(connection: asyncio.Future[None]) -> None:
+    """Look why a connection ended, or asyncio complains that nobody did."""
+    if not connection.cancelled():
+        connection.exception()
 
 
 def _forget(closed: asyncio.Future[None], tell: "Callable[[asyncio.Future[None]], None]") -> None:
