@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from service.adapters.upstream import Answer, Order
-from service.core import retry
+from service.core import retry, routes
+from service.core.dialect.base import NO_JSON
 from service.errors import Failure
 
 _OK: Final = int(HTTPStatus.OK)
@@ -16,7 +17,6 @@ _ANSWERS: Final = ("audio/", "image/", "video/")
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 """By 204 an EventSource is told not to come back, whatever Content-Type stands there (WHATWG)."""
 
-_KEYS: Final = frozenset({"authorization", "x-api-key", "api-key"})
 _KEY: Final = "set TELEPRINTER_UPSTREAM_KEY, or `key` of its [[upstream]]"
 
 
@@ -54,7 +54,7 @@ def refused(answer: Answer, order: Order) -> Failure:
 
 def _is_keyed(order: Order) -> bool:
     """Tell whether a key goes upstream with it, the relay's or the client's own."""
-    return not _KEYS.isdisjoint(name.lower() for name, _ in order.headers)
+    return not routes.CREDENTIALS.isdisjoint(name.lower() for name, _ in order.headers)
 
 
 async def in_its_words(failure: Failure, answer: Answer) -> Failure:
@@ -90,7 +90,7 @@ def torn(answer: Answer, body: bytes) -> bool:
         return False
     try:
         msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NO_JSON:
         return not _readable(body)
     return False
 
@@ -120,7 +120,7 @@ def said(error: Any, order: Order, stage: str) -> Failure:
 def _words_of(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NO_JSON:
         return ""
     return _words(error) if isinstance(error, dict) else ""
 
