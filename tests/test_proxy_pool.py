@@ -105,6 +105,13 @@ async def good(relay, times=1):
         assert await ask(relay) == (200, BODY)
 
 
+async def anew(relay, server, times=1):
+    """Ask for plain answers over new connections, for those of this server broke."""
+    server.reset_connections()
+    await settled()
+    await good(relay, times)
+
+
 async def failing(relay, times=1):
     """Ask for answers that cannot come; return the last error."""
     for _ in range(times):
@@ -148,9 +155,7 @@ async def test_ordered(ca, clock, probes):
         async with through(api.url, *ways, ca=ca, clock=clock) as relay:
             await good(relay, 5)
             one.refuse = 403
-            one.reset_connections()
-            await settled()
-            await good(relay, 2)
+            await anew(relay, one, 2)
             assert len(two.targets) == 1
 
 
@@ -172,9 +177,7 @@ async def test_fastest(ca, clock, probes):
         assert {proxy for proxy, _ in probes.asked} == {slow.url, quick.url}
         assert {url for _, url in probes.asked} == {f"{api.url}/v1"}
         slow_before, quick_before = slow.connections, quick.connections
-        slow.reset_connections()
-        await settled()
-        await good(relay, 3)
+        await anew(relay, slow, 3)
         assert (slow.connections - slow_before, quick.connections - quick_before) == (0, 1)
 
 
@@ -247,20 +250,14 @@ async def test_three_strikes_a_rest_and_a_probe(ca, clock, probes):
     ):
         probes.found[one.url] = "proxy_unreachable"
         for strikes in range(1, STRIKES + 1):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
             assert one.connections == strikes
-        two.reset_connections()
-        await settled()
-        await good(relay)
+        await anew(relay, two)
         assert one.connections == STRIKES
         assert probes.asked == []
         await later(clock, PROBE_EVERY)
         assert probes.asked == [(one.url, f"{api.url}/v1")]
-        two.reset_connections()
-        await settled()
-        await good(relay)
+        await anew(relay, two)
         assert one.connections == STRIKES  # the probe's failure was a strike: it rests again
         one.refuse = None
         del probes.found[one.url]
@@ -268,9 +265,7 @@ async def test_three_strikes_a_rest_and_a_probe(ca, clock, probes):
         assert len(probes.asked) == 2
         await later(clock, 60)
         assert len(probes.asked) == 2  # nobody probes what works
-        two.reset_connections()
-        await settled()
-        await good(relay)
+        await anew(relay, two)
         assert len(one.targets) == STRIKES + 1
 
 
@@ -284,9 +279,7 @@ async def test_a_probe_that_the_upstream_spoils_brings_it_back(ca, clock, probes
     ):
         probes.found[one.url] = "upstream_unreachable"
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         first, _ = pool_of(relay).members
         assert first.down
         await later(clock, PROBE_EVERY)
@@ -301,25 +294,19 @@ async def test_traffic_brings_it_back_too(ca, clock, probes):
         HttpProxy() as two,
         through(api.url, one.url, two.url, ca=ca, clock=clock) as relay,
     ):
-
-        async def anew():
-            two.reset_connections()
-            await settled()
-            await good(relay)
-
         for _ in range(STRIKES):
-            await anew()
+            await anew(relay, two)
         for rest in (1, 2):
             await later(clock, rest - 0.01)
             before = one.connections
-            await anew()
+            await anew(relay, two)
             assert one.connections == before
             await later(clock, 0.01)
-            await anew()
+            await anew(relay, two)
             assert one.connections == before + 1
         one.refuse = None
         await later(clock, 4)
-        await anew()
+        await anew(relay, two)
         assert not pool_of(relay).member(pool_of(relay).members[0].proxy).down
 
 
@@ -352,9 +339,7 @@ async def test_a_proxy_that_cannot_reach_what_its_sibling_can(refuse, ca, clock,
         through(api.url, one.url, two.url, ca=ca, clock=clock) as relay,
     ):
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         first, second = pool_of(relay).members
         assert (first.strikes, first.why) == (STRIKES, "upstream_unreachable")
         assert second.strikes == 0
@@ -381,9 +366,7 @@ async def test_a_probe_does_not_hear_the_request_that_began_it(ca, clock, monkey
         through(api.url, one.url, two.url, ca=ca, clock=clock) as relay,
     ):
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         await later(clock, PROBE_EVERY)
     assert heard == [None]
 
@@ -433,9 +416,7 @@ async def test_a_proxy_that_wants_a_password_is_struck(scheme, ca, clock, probes
                 ca=ca, clock=clock) as relay,
     ):  # fmt: skip
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         first, second = pool_of(relay).members
         assert (first.down, first.why) == (True, "proxy_refused")
         assert second.strikes == 0
@@ -472,9 +453,7 @@ async def test_direct_where_it_is_listed(ca, clock, probes, dead_port):
         way = f"http://127.0.0.1:{dead_port}"
         async with through(api.url, way, "direct", ca=ca, clock=clock) as relay:
             for _ in range(STRIKES + 2):
-                api.reset_connections()
-                await settled()
-                await good(relay)
+                await anew(relay, api)
             assert [member.strikes for member in pool_of(relay).members] == [STRIKES, 0]
 
 
@@ -607,9 +586,7 @@ async def test_metrics(ca, clock, probes, dead_port):
         dead = f"http://127.0.0.1:{dead_port}"
         async with through(api.url, dead, two.url, ca=ca, clock=clock) as relay:
             for state in [1, 1, 0]:
-                two.reset_connections()
-                await settled()
-                await good(relay)
+                await anew(relay, two)
                 assert await up(relay, dead) == state
                 assert await up(relay, two.url) == 1
             labels = {"upstream": "api", "proxy": dead, "result": "proxy_unreachable"}
@@ -639,9 +616,7 @@ async def test_two_upstreams_share_the_health_of_their_pool(ca, clock, probes, d
         async with relaying(toml=toml, clock=clock, tls=ca.client) as relay:
             assert pool_of(relay, "a") is pool_of(relay, "b")
             for _ in range(STRIKES):
-                two.reset_connections()
-                await settled()
-                await good(relay)
+                await anew(relay, two)
             labels = {"proxy": dead, "result": "proxy_unreachable"}
             async with relay.post(f"/b{PATH}", {"model": "m"}) as response:
                 assert response.status == 200
@@ -662,9 +637,7 @@ async def test_reload(ca, clock, probes, dead_port):
         through(api.url, dead, two.url, ca=ca, clock=clock) as relay,
     ):
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         old = pool_of(relay)
         await later(clock, PROBE_EVERY)
         assert len(probes.asked) == 1
@@ -687,8 +660,6 @@ async def test_nothing_is_left_when_the_relay_closes(ca, clock, probes, dead_por
         through(api.url, dead, two.url, ca=ca, clock=clock, policy="fastest") as relay,
     ):
         for _ in range(STRIKES):
-            two.reset_connections()
-            await settled()
-            await good(relay)
+            await anew(relay, two)
         assert relay.gateway._lanes["api"]._probes
     assert clock.pending() == []
