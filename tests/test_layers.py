@@ -43,7 +43,7 @@ LAYERS = {
         core.fronts core.health core.history core.ids core.keeping core.mask core.pacing core.pool
         core.records core.rejoin core.retry core.routes core.sse core.tables core.tickets core.view
         core.words
-        core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.typed
+        core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.mould core.dialect.typed
         core.doctor.advice core.doctor.findings core.doctor.listing core.doctor.lumps
     """,
     0: """
@@ -121,7 +121,7 @@ BESIDE = {
     "core.cutting": {"core.dialect.__init__", "core.sse"},
     "core.dialect.__init__": {"core.dialect.base", "core.dialect.chat", "core.dialect.typed"},
     "core.dialect.base": {"core.sse"},
-    "core.dialect.chat": {"core.dialect.base", "core.sse"},
+    "core.dialect.chat": {"core.dialect.base", "core.dialect.mould", "core.sse"},
     "core.dialect.typed": {"core.dialect.base", "core.sse"},
     "core.events": {"errors"},
     "core.faults": {"core.tables"},

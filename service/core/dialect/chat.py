@@ -1,11 +1,12 @@
 """OpenAI's chat and plain completions, and what vendors make of them."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from service.core import sse
 from service.core.dialect.base import NO_JSON, NO_WORDS, Dialect, text_of
+from service.core.dialect.mould import MADE_UP, Mould, around, string
 from service.core.events import COMMENT, MALFORMED, QUIET, USAGE, Event
 from service.errors import Failure
 
@@ -37,12 +38,21 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
+_TRIES: Final = 8
+"""To learn a mould; where every frame differs from the last in more than its text there is none."""
+_NONE: Final = b"\0"  # no frame ends so
 
 
 class Chat(Dialect):
     """Chat and plain completions: `[DONE]`, or the finish_reason of every choice seen."""
 
-    __slots__ = ("_finished", "_open")
+    __slots__ = (
+        "_finished", "_head", "_last", "_open", "_start", "_stop", "_tail", "_thinks", "_tries",
+    )  # fmt: skip
+    _head: bytes
+    _start: int
+    _stop: int
+    _thinks: bool
 
     trusting = False
 
@@ -50,6 +60,9 @@ class Chat(Dialect):
         super().__init__()
         self._open: set[int] = set()
         self._finished: set[int] = set()
+        self._last: Mould | None = None
+        self._tries = _TRIES
+        self._tail = _NONE
 
     @property
     def empty(self) -> bool:  # type: ignore[override]  # nobody sets it
@@ -58,20 +71,45 @@ class Chat(Dialect):
 
     def read(self, frame: bytes) -> Event:
         """Return what this frame means."""
+        if frame.endswith(self._tail) and frame.startswith(self._head):
+            try:
+                text = string(frame[self._start : self._stop])
+            except NO_JSON:
+                return self._read(frame)
+            if self._thinks:
+                return Event(content=bool(text), reasoning=text)
+            return Event(True, bool(text), text)  # noqa: FBT003  the hot path
+        return self._read(frame)
+
+    def _read(self, frame: bytes) -> Event:
         data = sse.payload(frame)
         if data is None:
             return self._read_error_field(frame)
+        self._tail = _NONE  # what this frame says may change what the next ones mean
         if data == b"[DONE]":
             self.complete = self.over = True
             return QUIET
         try:
-            try:
-                chunk = _chunk(data)
-            except msgspec.ValidationError:
-                chunk = _lenient(msgspec.json.decode(data))
+            event = self._read_chunk(_decode(data))
         except NO_JSON:
             return MALFORMED
-        return self._read_chunk(chunk)
+        if self._tries and event.content:
+            self._learn(frame, event)
+        return event
+
+    def _learn(self, frame: bytes, event: Event) -> None:
+        """Let the next frame be read by what this one and the last have in common."""
+        found = around(event.text or event.reasoning, frame)
+        if found is None or found != self._last:
+            self._last = found
+            self._tries -= 1
+            return
+        self._head, self._tail = found
+        self._start, self._stop = len(found.head) - 1, 1 - len(found.tail)
+        self._thinks = not event.text
+        frames = map(found.filled, MADE_UP)
+        if not all(self.read(made_up) == _means(made_up) for made_up in frames):
+            self._tail = _NONE
 
     def _read_chunk(self, chunk: _Chunk) -> Event:
         if chunk.model:
@@ -116,6 +154,23 @@ class Chat(Dialect):
     def error_frame(self, failure: Failure) -> bytes:
         """Return `data: {"error": …}`, which every SDK raises as its API error."""
         return b"data: %s\n\n" % msgspec.json.encode(self.error_body(failure))
+
+
+def _means(frame: bytes) -> Event | None:
+    """Return what a frame means to who decodes it; None if it has no choices."""
+    try:
+        choices = _decode(sse.payload(frame) or b"").choices
+    except NO_JSON:
+        return None
+    return _event(choices) if choices else None
+
+
+def _decode(data: bytes) -> _Chunk:
+    """Return a chunk; raises NO_JSON."""
+    try:
+        return _chunk(data)
+    except msgspec.ValidationError:
+        return _lenient(msgspec.json.decode(data))
 
 
 def _event(choices: list[_Choice]) -> Event:
