@@ -511,7 +511,8 @@ class Stream:
         frames = []
         for raw in raws:
             event = self.dialect.read(raw)
-            frame = Frame(self.frames + 1, raw, event)
+            number = self.frames + 1
+            frame = Frame(number, raw, event)
             if event.data:
                 alive = True
             if event.content:
@@ -520,7 +521,7 @@ class Stream:
             elif event.malformed:
                 self.summary.malformed += 1
             if self._told is None or self._is_new(frame, self._told):
-                self.frames += 1
+                self.frames = number
                 frames.append(frame)
         self._gate.take(frames, alive=alive)
         if alive and self._stage == "stream":

@@ -105,7 +105,7 @@ class Outlet:
         Raises TimeoutError when the client does not take what it is sent.
         """
         self._direct = direct
-        self._reader.follow(self._pull)
+        self._reader.follow(self._pass)
         self._arm_beat()
         try:
             async with Deadline(self._clock) as slow:
@@ -134,30 +134,31 @@ class Outlet:
         self._written_at = self._clock.now()
         self._pull()
 
-    def _pull(self) -> None:
-        """Take frames while there is room, and the ending behind the last one."""
-        if self._ending is None:
-            if self._pace is None and self._direct is not None and not self._buffer:
-                self._hand_on(self._direct)
-                if not (self._buffer or self._reader.behind or self._reader.ending):
-                    return
-            while self._ending is None and self._size() < self._queue:
-                if self._reader.ending is not None:
-                    self._end(self._reader.ending)
-                elif not self._reader.behind:
-                    break
-                for frame in self._reader.take():
-                    self._put(frame)
-        self._release()
-
-    def _hand_on(self, direct: Direct) -> None:
-        """Write what has come as it is, where nothing waits before it."""
-        frames, view = self._reader.take(), self._view
+    def _pass(self) -> None:
+        """Write what has come as it is, where neither a pace nor anything unwritten holds it."""
+        direct, reader, view = self._direct, self._reader, self._view
+        if direct is None or self._buffer or self._ending is not None or self._pace is not None:
+            self._pull()
+            return
+        frames = reader.take()
         data = view.data(frames[0]) if len(frames) == 1 else b"".join(map(view.data, frames))
         if direct.write(data):
             self._written_at = self._clock.now()
         else:
             self._buffer += data
+        if self._buffer or reader.behind or reader.ending:
+            self._pull()
+
+    def _pull(self) -> None:
+        """Take frames while there is room, and the ending behind the last one."""
+        while self._ending is None and self._size() < self._queue:
+            if self._reader.ending is not None:
+                self._end(self._reader.ending)
+            elif not self._reader.behind:
+                break
+            for frame in self._reader.take():
+                self._put(frame)
+        self._release()
 
     def _end(self, ending: Ending) -> None:
         self._ending = ending

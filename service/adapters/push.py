@@ -33,7 +33,7 @@ class _Tapped(StreamReader):
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:  # noqa: ARG002  aiohttp's signature
         if data:
-            self._protocol.tap(data)  # type: ignore[attr-defined]
+            self._protocol.tap.take(data)  # type: ignore[attr-defined]
         return False
 
 
@@ -47,7 +47,8 @@ class _Tap:
         self._body = body
         self._sink = sink
 
-    def __call__(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
+        """Hand bytes on."""
         if len(data) > _LUMP:
             self.end()
             self._body.feed_data(data)

@@ -76,9 +76,11 @@ class Chat(Dialect):
                 text = string(frame[self._start : self._stop])
             except NO_JSON:
                 return self._read(frame)
+            if not text:
+                return QUIET
             if self._thinks:
-                return Event(content=bool(text), reasoning=text)
-            return Event(True, bool(text), text)  # noqa: FBT003  the hot path
+                return Event(content=True, reasoning=text)
+            return Event(True, True, text)  # noqa: FBT003  the hot path
         return self._read(frame)
 
     def _read(self, frame: bytes) -> Event:
