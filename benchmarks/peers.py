@@ -20,6 +20,7 @@ from benchmarks.rig import BUILD, ROOT, Upstream
 from benchmarks.target import KEY, Target, configured
 
 PEERS = BUILD / "peers"
+FLOOR = "aiohttp alone"
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ ALL: Sequence[Peer] = (
         conf="Caddyfile",
         variables=lambda _: {"GOMAXPROCS": "1"},
     ),
-    Peer("aiohttp alone", _bare, sys.executable, variables=lambda _: {"PYTHONPATH": str(ROOT)}),
+    Peer(FLOOR, _bare, sys.executable, variables=lambda _: {"PYTHONPATH": str(ROOT)}),
     Peer("vllm-router", _vllm_router, "vllm-router", ("vllm-router",)),
     Peer(
         "openai-forward",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from benchmarks import relay, rig
 from benchmarks.lab import Lab, Sample, interleaved
+from benchmarks.peers import FLOOR
 from benchmarks.processes import Program, cores, until
 from benchmarks.results import Goal, Ratio, Result, Series, Size
 from benchmarks.rig import ENDLESS, Ask, Load, read_left
@@ -146,7 +147,7 @@ def _short(lab: Lab, size: Size, mine: Target, peers: list[Target], *, keep: boo
 
 
 def _latency(lab: Lab, size: Size, mine: Target, peers: list[Target]) -> Result:
-    near = [peer for peer in peers if peer.name in {"nginx", "envoy"}]
+    near = [peer for peer in peers if peer.name in {"nginx", "envoy", FLOOR}]
     targets = {each.name: each for each in [lab.direct(), mine, *near]}
     ask = Ask(tokens=size.window * 20, every=50_000)
 
@@ -173,19 +174,25 @@ def _latency(lab: Lab, size: Size, mine: Target, peers: list[Target]) -> Result:
 
 def memory(lab: Lab, size: Size) -> Result:
     """Measure the memory of held streams, in a process that is new each time."""
-    ask = Ask(tokens=ENDLESS, every=5_000_000)
-    values = []
+    found: dict[str, list[float]] = {_ME: [], FLOOR: []}
     for number in range(size.rounds):
         lab.say(f"memory: {size.held} streams, round {number + 1}")
-        with lab.relay("memory") as target:
-            lab.sample(target, Ask(), Load(20, 200, 0))
-            before = target.memory()
-            with lab.holding(target, ask, Load(size.held, ramp=1000)):
-                values.append((target.memory() - before) / size.held / 1000)
-    series = Series("teleprinter", "KB", values)
-    ratio = Ratio("memory a held stream, KB", values, Goal(30, 20))
+        with lab.relay("memory") as mine:
+            found[_ME].append(_a_held_stream(lab, mine, size.held))
+        with lab.peers([FLOOR]) as floor:
+            found[FLOOR] += [_a_held_stream(lab, each, size.held) for each in floor]
+    series = [Series(name, "KB", values) for name, values in found.items() if values]
+    ratio = Ratio("memory a held stream, KB", found[_ME], Goal(30, 20))
     title = f"Memory a held stream, both legs, at {size.held} (RSS)"
-    return Result("memory", title, [series], [ratio])
+    return Result("memory", title, series, [ratio])
+
+
+def _a_held_stream(lab: Lab, target: Target, count: int) -> float:
+    """Return the KB that each of so many streams adds."""
+    lab.sample(target, Ask(), Load(20, 200, 0))
+    before = target.memory()
+    with lab.holding(target, Ask(tokens=ENDLESS, every=5_000_000), Load(count, ramp=1000)):
+        return (target.memory() - before) / count / 1000
 
 
 def tunnels(lab: Lab, size: Size) -> Result:
