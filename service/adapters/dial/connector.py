@@ -13,7 +13,6 @@ happens, the connector's `connect`, and leaves it as a Failure of the stage `dia
 import ssl
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakSet
 
 import aiohttp
 import aiohttp_socks
@@ -88,7 +87,6 @@ class _Direct(aiohttp.TCPConnector):
         self._time = clock
         self._within = seconds
         self._trust = trust
-        self._used: WeakSet[object] = WeakSet()
 
     async def connect(
         self,
@@ -134,8 +132,8 @@ class _Direct(aiohttp.TCPConnector):
 
     def _handed_over(self, connection: "Connection") -> "Connection":
         """Tell whoever asked, who may still refuse the connection."""
-        reused = connection.protocol in self._used
-        self._used.add(connection.protocol)
+        reused = getattr(connection.protocol, "used", False)
+        connection.protocol.used = True  # type: ignore[union-attr]
         try:
             dialled.get(_unheard)(reused=reused)
         except BaseException:
