@@ -7,7 +7,8 @@
     8      __main__                                                     the command line
     7      server                                                       the process: signals, drain
     6      app · doctor/command                                         put the parts together
-    5      boundary · web · responses · resuming · status · demo        HTTP: who, what, how
+    5      boundary · web · responses · answers · resuming · status     HTTP: who, what, how
+           demo                                                         an upstream to try it with
            greeting                                                     what a start says
            doctor/*                                                     what the doctor tries
     4      gateway                                                      request → stream

@@ -48,17 +48,6 @@ def event_stream(request: web.Request, name: str, upstream: str | None) -> Event
     return response
 
 
-def plain(request: web.Request, stream: Stream, answer: Answer) -> web.StreamResponse:
-    """Return the head of an answer that is no event stream, as the upstream sent it."""
-    response = web.StreamResponse(status=answer.status, reason=answer.reason)
-    response.headers["Teleprinter-Request-Id"] = request[NOTE]["id"]
-    response.headers["Teleprinter-Upstream"] = stream.summary.upstream or ""
-    hand_on(response, answer)
-    if answer.length is not None:
-        response.content_length = answer.length
-    return response
-
-
 _FRAMING: Final = frozenset({"content-length", "cache-control", "x-accel-buffering"})
 
 

@@ -13,12 +13,13 @@ from typing import Final
 from aiohttp import web
 
 from service.adapters.upload import Upload
+from service.answers import serve_plain
 from service.boundary import CALLER, GATEWAY, NAME, NOTE, boundary, share
 from service.catalogue import Source, union
 from service.core import chat, ids, routes
 from service.core.chat import Glance
 from service.core.routes import Place
-from service.core.view import ChatView, PlainView
+from service.core.view import ChatView
 from service.errors import Failure
 from service.gateway import Gateway, Incoming
 from service.responses import (
@@ -26,7 +27,6 @@ from service.responses import (
     hand_on,
     leaving,
     outlet_of,
-    plain,
     serve,
     until_ready,
 )
@@ -227,12 +227,10 @@ async def _v1(request: web.Request, gateway: Gateway, incoming: Incoming) -> web
     stream = gateway.v1(request[NAME], caller, incoming, glance, keep)
     del incoming, glance  # a stream may be held for long, and the prompt be large
     await until_ready(request, stream)
-    answer, reader = stream.answer, stream.replay.reader()
-    leave = leaving(request, stream, reader)
+    answer = stream.answer
     if answer is not None and not stream.framed:
-        response: web.StreamResponse = plain(request, stream, answer)
-        outlet = outlet_of(gateway, reader, PlainView(), None)
-        return await serve(request, response, outlet, leave)
+        return await serve_plain(request, stream, answer)
+    reader = stream.replay.reader()
     response = event_stream(request, stream.name, stream.server)
     if answer is not None:
         response.set_status(answer.status, answer.reason)
@@ -241,4 +239,4 @@ async def _v1(request: web.Request, gateway: Gateway, incoming: Incoming) -> web
     outlet = outlet_of(gateway, reader, view, pace or gateway.pace_of(stream))
     if not stream.began and stream.replay.ending is None:
         outlet.beat()
-    return await serve(request, response, outlet, leave)
+    return await serve(request, response, outlet, leaving(request, stream, reader))

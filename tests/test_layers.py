@@ -22,7 +22,7 @@ LAYERS = {
     7: "server",
     6: "app doctor.command",
     5: """
-        boundary demo greeting responses resuming status status_page web
+        answers boundary demo greeting responses resuming status status_page web
         doctor.examination doctor.inquiry doctor.shown
     """,
     4: "gateway",
@@ -136,6 +136,7 @@ BESIDE = {
     "core.tables": {"core.fields"},
     "core.tickets": {"core.access"},
     "core.view": {"core.cutting", "core.dialect.__init__", "core.sse"},
+    "answers": {"boundary", "responses"},
     "catalogue": {"relay", "verdict"},
     "doctor.examination": {"doctor.inquiry"},
     "relay": {"gate", "verdict"},
@@ -144,7 +145,7 @@ BESIDE = {
     "streams": {"relay"},
     "settings": {"adapters.dial.trust", "draft", "sources"},
     "status_page": {"boundary", "status"},
-    "web": {"boundary", "responses", "resuming", "status_page"},
+    "web": {"answers", "boundary", "responses", "resuming", "status_page"},
 }
 """Imports within a layer: what a module builds on."""
 
