@@ -43,9 +43,6 @@ _LAST_WORDS: Final = 1.0
 """Seconds in which a client that was accepted before a drain may still send its first request."""
 _LOOK_EVERY: Final = 0.05
 """Seconds between two looks whether all did."""
-_YOUNG: Final = 10_000
-"""New objects until Python looks for cycles among them. With its own 700, or 2000, it does so time
-and again while fifty requests are answered, and finds none: a tenth of what they cost."""
 _MARGIN: Final = 10
 """Seconds in which the process ends after its drain: aiohttp waits twice, the traces once."""
 
@@ -115,7 +112,7 @@ class Process:
                 return 1
             self._handle_signals()
             greet(self._settings, self._runner.addresses, self._app[GATEWAY].admin)
-            _leave_alone_what_stays()
+            gc.freeze()  # what the start has made stays: a look for cycles need not go through it
             systemd.notify("READY=1")
             await self._stop.wait()
             await self._drain()
@@ -221,12 +218,6 @@ class Process:
             self._status = status
             states.append(f"STATUS={status}")
         systemd.notify(*states)
-
-
-def _leave_alone_what_stays() -> None:
-    """Look for cycles among what comes and goes only: to look at all takes longer than a token."""
-    gc.freeze()
-    gc.set_threshold(_YOUNG)
 
 
 def status_line(gateway: Gateway) -> str:
