@@ -14,14 +14,12 @@ import pytest
 from fakes import HttpProxy, Upstream, chat, frame, in_turn, reply, sse
 from line import dial, exchange, parse
 from relaying import relaying
-from service import answers
 
 JSON = ("Content-Type", "application/json")
 ASK = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "Hi"}]}'
 EMBED = b'{"model": "m", "input": "Hi"}'
 NOISE = random.Random(7).randbytes(300_000)  # noqa: S311  no secret
 TELL = "tells-on-you"
-RETRY = "[retry]\nattempts = 2\n"
 MALFORMED = [b"data: {not json\n\n", b"data\n\n", b"nonsense\n\n", b"data: \xff\xfe\n\n", b"\n\n\n"]
 
 
@@ -56,25 +54,6 @@ async def test_json_is_not_written_anew():
     assert upstream.requests[0].body == answer.body == body
     assert upstream.requests[0].get_all("content-type") == ["application/json"]
     assert upstream.requests[0].get_all("content-length") == [str(len(body))]
-
-
-@pytest.mark.parametrize(("size", "written"), [(1, 1), (8192, 1), (8193, 2), (100_000, 2)])
-async def test_a_small_answer_is_one_write_with_its_head(size, written, monkeypatch):
-    """What is whole and small needs no outlet, and is the same for the client as what is not."""
-    heads = []
-    plain = answers.plain
-
-    def note(request, stream, answer, body=None):
-        heads.append(1 if body is not None else 2)
-        return plain(request, stream, answer, body)
-
-    monkeypatch.setattr(answers, "plain", note)
-    async with Upstream(reply(200, NOISE[:size], ("X-Own", "a"))) as upstream:
-        answer = await ask(upstream, "POST", "/v1/embeddings", JSON, body=EMBED, toml=RETRY)
-    assert heads == [written]
-    assert (answer.body, answer.whole) == (NOISE[:size], True)
-    assert answer.get_all("x-own") == ["a"]
-    assert answer.get_all("content-length") == [str(size)]
 
 
 async def test_a_multipart_upload_keeps_its_boundary_and_its_bytes():
