@@ -43,7 +43,8 @@ LAYERS = {
         core.fronts core.health core.history core.ids core.keeping core.mask core.pacing core.pool
         core.records core.rejoin core.retry core.routes core.sse core.tables core.tickets core.view
         core.words
-        core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.mould core.dialect.typed
+        core.dialect.__init__ core.dialect.base core.dialect.chat core.dialect.mould
+        core.dialect.typed
         core.doctor.advice core.doctor.findings core.doctor.listing core.doctor.lumps
     """,
     0: """

@@ -68,6 +68,12 @@ def test_what_is_no_such_string_is_decoded(inner):
     alike(*(raw.replace(b"TEXT", text) for text in (b"a", b"b", inner, b"c")))
 
 
+@pytest.mark.parametrize("raw", [b"", b"\0", b"\n\n"])
+def test_at_first_nothing_is_in_common(raw):
+    """Whatever the first frame is, there is none that it could be like."""
+    alike(raw, chat_frame({"content": "a"}), chat_frame({"content": "b"}), raw)
+
+
 def test_frames_that_differ_in_more_are_not_tried_for_ever(monkeypatch):
     """Where each has an id of its own, looking for what they have in common ends."""
     reader = Chat()

@@ -40,7 +40,8 @@ class _Chunk(msgspec.Struct, gc=False):
 _chunk = msgspec.json.Decoder(_Chunk).decode
 _TRIES: Final = 8
 """To learn a mould; where every frame differs from the last in more than its text there is none."""
-_NONE: Final = b"\0"  # no frame ends so
+_NONE: Final = ()
+"""No tail: no frame ends with any of these."""
 
 
 class Chat(Dialect):
@@ -62,7 +63,7 @@ class Chat(Dialect):
         self._finished: set[int] = set()
         self._last: Mould | None = None
         self._tries = _TRIES
-        self._tail = _NONE
+        self._tail: bytes | tuple[()] = _NONE
 
     @property
     def empty(self) -> bool:  # type: ignore[override]  # nobody sets it
