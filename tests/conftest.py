@@ -3,6 +3,7 @@
 Loops      async tests run on asyncio; those marked `both_loops` on uvloop too; all on uvloop, or
            on both, with --loop=uvloop or --loop=both. asyncio's debug mode is on.
 Workers    with `-n auto` twice as many as cores: much of a run is waiting.
+Order      what mostly waits comes first, so that no core is idle at the end.
 Garbage    what there is after the collection stays, and is not looked at again and again.
 Leaks      a test that leaves a task behind fails.
 Secrets    a test fails if anything shows a secret of its relays' settings; where the client gets
@@ -39,6 +40,8 @@ except ImportError:  # where the package does not ask for it
 pytest.register_assert_rewrite("client_cases", "client_scene", "client", "node")
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
+STACKS = bool(os.environ.get("PYTHONASYNCIODEBUG"))
+"""Whether asyncio notes them. Looked up once: the loop asks at every call that it puts off."""
 
 
 class Watching(asyncio.SelectorEventLoop):
@@ -55,7 +58,7 @@ class Watching(asyncio.SelectorEventLoop):
 
     def get_debug(self) -> bool:
         """Say to those who ask before they note a stack that nobody wants it."""
-        return bool(os.environ.get("PYTHONASYNCIODEBUG"))
+        return STACKS
 
     def _set_coroutine_origin_tracking(self, enabled: bool) -> None:  # noqa: FBT001  asyncio's name
         super()._set_coroutine_origin_tracking(enabled)
@@ -86,6 +89,17 @@ OUTSIDE = re.compile(
     re.IGNORECASE,
 )
 TO_END_BY_ITSELF = 1.0
+WAITING = (
+    "test_systemd_install.py",
+    "test_systemd.py",
+    "test_thousand.py",
+    "test_drain.py",
+    "test_reload.py",
+    "test_notify.py",
+    "test_dropped_lines.py",
+)
+"""Files that mostly wait, and for long: the first of the workers begins with them, the others
+compute meanwhile, and take what is left of them only when they have nothing else to do."""
 
 # Half of hypothesis's own number of examples, the same each time; `make fuzz` tries new ones.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
@@ -112,8 +126,20 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return {chosen: LOOPS[chosen]}
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while nothing but modules and tests is made, which all stay."""
+    gc.disable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files first that mostly wait; the others stay in their order."""
+    places = {name: place for place, name in enumerate(WAITING)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 def pytest_collection_finish() -> None:
     """Keep the modules and thousands of tests out of every later search for garbage."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

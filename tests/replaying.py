@@ -28,6 +28,8 @@ SHORT = {"beat": 0.05, "lease": 1.5}
 """Signs of life that no test has to wait long for, and that a busy machine gives in time."""
 RETAIN = 300.0
 NO_CAPS = Caps()
+BETWEEN_LOOKS = 0.005
+"""Seconds; so long that who waits for another process leaves it the core."""
 
 
 def frame(number: int, text: str | None = None) -> Frame:
@@ -123,7 +125,7 @@ async def until(true: Callable[[], Any], patience: float = PATIENCE) -> None:
     """Wait until that is true; TimeoutError if it never is."""
     async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110  another process may make it true
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(BETWEEN_LOOKS)
 
 
 async def sent(store: Store) -> None:
@@ -142,4 +144,4 @@ async def failing(store: Store, name: str, code: str, owner: str = "alice") -> F
             except Failure as failure:
                 if failure.code == code:
                     return failure
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(BETWEEN_LOOKS)
