@@ -7,6 +7,7 @@ Read      its sources: who could open a connection at all
 import ast
 import json
 from contextlib import AsyncExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 import aiohttp
@@ -123,7 +124,7 @@ async def test_nothing_goes_past_the_proxy(kind, scheme, host, ca, tmp_path):
 
 ROOT = Path(service.__file__).parent
 SOURCES = {
-    ".".join(file.relative_to(ROOT).with_suffix("").parts): ast.parse(file.read_text())
+    ".".join(file.relative_to(ROOT).with_suffix("").parts): file
     for file in sorted(ROOT.rglob("*.py"))
 }
 CLIENTS = {
@@ -151,6 +152,12 @@ DOORS = {
 """Who uses which of them; systemd's is a datagram to the manager, see below."""
 
 
+@cache
+def tree_of(module):
+    """Return what a module's text says; every worker loads this file, and one runs its tests."""
+    return ast.parse(SOURCES[module].read_text())
+
+
 def imported(tree):
     """Return the dotted names that a module imports."""
     nodes = list(ast.walk(tree))
@@ -173,7 +180,7 @@ def used(tree):
 
 def test_few_modules_know_how_to_connect():
     """Sessions, connectors and tunnels are made in `dial`."""
-    found = {module: used(tree) & CONNECTING for module, tree in SOURCES.items()}
+    found = {module: used(tree_of(module)) & CONNECTING for module in SOURCES}
     assert {module: names for module, names in found.items() if names} == DOORS
 
 
@@ -181,8 +188,8 @@ def test_aiohttps_client_is_known_to_the_door_only():
     """All other modules import aiohttp's server and nothing else of it."""
     others = {
         module
-        for module, tree in SOURCES.items()
-        for name in imported(tree)
+        for module in SOURCES
+        for name in imported(tree_of(module))
         if name.split(".")[0] == "aiohttp" and not name.startswith("aiohttp.web")
     }
     assert others == CLIENTS
@@ -191,7 +198,7 @@ def test_aiohttps_client_is_known_to_the_door_only():
 @pytest.mark.parametrize("module", SOURCES)
 def test_no_other_client_is_imported(module):
     """Neither the standard library's clients nor further ones."""
-    packages = {name for name in imported(SOURCES[module]) for other in OTHER_CLIENTS
+    packages = {name for name in imported(tree_of(module)) for other in OTHER_CLIENTS
                 if f"{name}.".startswith(f"{other}.")}  # fmt: skip
     assert packages == set()
 
@@ -200,7 +207,7 @@ def test_systemds_manager_is_on_this_machine():
     """Its socket is of the family AF_UNIX."""
     sockets = [
         ast.unparse(node)
-        for node in ast.walk(SOURCES["adapters.systemd"])
+        for node in ast.walk(tree_of("adapters.systemd"))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "socket.socket"
     ]
     families = {text for text in sockets if "fileno" not in text}
@@ -212,7 +219,7 @@ def test_sessions_look_at_no_environment():
     """Aiohttp reads proxies and netrc only where it is told to."""
     calls = [
         node
-        for node in ast.walk(SOURCES["adapters.dial.connector"])
+        for node in ast.walk(tree_of("adapters.dial.connector"))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession")
     ]
     told = {k.arg: ast.unparse(k.value) for call in calls for k in call.keywords}
