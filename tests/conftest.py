@@ -9,7 +9,7 @@ Leaks      a test that leaves a task behind fails.
 Secrets    a test fails if anything shows a secret of its relays' settings; where the client gets
            its own back, `@pytest.mark.shows("the secret")` says so.
 Outside    no test sees the proxies, the settings and the keys of the environment it runs in.
-Fixtures   ca · free_port · dead_port · clock · sing_box · tinyproxy · microsocks
+Fixtures   ca · heard_at_once · free_port · dead_port · clock · sing_box · tinyproxy · microsocks
 """
 
 import asyncio
@@ -31,6 +31,7 @@ import trustme
 import canaries
 import real
 from clock import FakeClock
+from service import responses
 
 try:
     import uvloop
@@ -234,6 +235,12 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def clock() -> FakeClock:
     """Return a clock that stands at 1000.0 until the test moves it."""
     return FakeClock()
+
+
+@pytest.fixture
+def heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break a body off without the moment, real time, in which a browser reads what came last."""
+    monkeypatch.setattr(responses, "_HEARD_WITHIN", 0)
 
 
 @pytest.fixture

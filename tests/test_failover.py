@@ -48,6 +48,8 @@ from service import gateway
 from service.adapters.dial import connector
 from service.core.circuit import FAILURES
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 CHAT, STREAM, WHOLE = WAYS["/chat"], WAYS["/v1 streamed"], WAYS["/v1 plain"]
 ONE_ATTEMPT = f"{QUIET}[retry]\nattempts = 1\n"
 CASES = [

@@ -29,6 +29,8 @@ from service.core.secret import Secret
 from service.errors import CODES, Failure, Whose
 from service.gateway import Gateway
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 JSON = ("Content-Type", "application/json")
 PLAIN = b'{"model": "m"}'
 STREAM = b'{"model": "m", "stream": true}'

@@ -25,7 +25,7 @@ from proxying import (
 )
 from relaying import read_events
 
-pytestmark = pytest.mark.both_loops
+pytestmark = [pytest.mark.both_loops, pytest.mark.usefixtures("heard_at_once")]
 
 
 @pytest.mark.parametrize("scheme", UPSTREAMS)

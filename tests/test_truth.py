@@ -18,6 +18,8 @@ from fakes.frames import DONE
 from line import LAST_CHUNK, Line, dial, exchange
 from relaying import Event, read_events, relaying, until
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 JSON = ("Content-Type", "application/json")
 ASK = b'{"model": "m", "stream": true}'
 TORSO = b'event: torso\ndata: {"torso": [DONE]'
