@@ -24,6 +24,8 @@ from line import dial, exchange
 from proxying import BODY, relay_to, upstream_of
 from relaying import relaying, settled, until
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 JSON = ("Content-Type", "application/json")
 PATH = "/v1/chat/completions"
 PLAINLY = b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}'

@@ -21,6 +21,8 @@ from line import dial
 from relaying import relaying, settled, until
 from service.errors import Failure
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 ROLE, HI, YOU, FINISH, DONE = chat(["Hi ", "you"])
 SENT = {"headers": None, "first token": [ROLE], "between tokens": [ROLE, HI]}
 SENT["last token"] = [ROLE, HI, YOU]

@@ -19,6 +19,8 @@ from line import LAST_CHUNK, dial, exchange
 from relaying import relaying
 from wires import anthropic, openai_responses, vendors
 
+pytestmark = pytest.mark.usefixtures("heard_at_once")
+
 JSON = ("Content-Type", "application/json")
 ASK = b'{"model": "m", "stream": true}'
 
