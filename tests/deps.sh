@@ -18,7 +18,7 @@ need dante-server command -v danted
 need shadowsocks-libev command -v ss-server
 need redis-server command -v redis-server
 need nginx-light command -v nginx
-need chromium-headless-shell sh -c 'command -v chromium-headless-shell || command -v chromium'
+need chromium-headless-shell command -v chromium-headless-shell
 need curl command -v curl
 need systemd test -x /usr/lib/systemd/systemd
 need util-linux command -v setpriv
