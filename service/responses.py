@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from service.adapters.outlet import HEARTBEATS, Form, Outlet, Reader
@@ -30,11 +29,11 @@ _HEARD_WITHIN: Final = 0.2
 class _EventStream(EventSourceResponse):
     """Without its pings, a task beside each stream: the outlet has its own."""
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, request: web.BaseRequest) -> None:
         """Send the head."""
         if not self.prepared:
             self._set_tcp_user_timeout(request)
-        return await web.StreamResponse.prepare(self, request)
+        await web.StreamResponse.prepare(self, request)
 
 
 def event_stream(request: web.Request, name: str, upstream: str | None) -> EventSourceResponse:

@@ -317,7 +317,7 @@ async def test_code_is_copied_by_the_keyboard():
         assert copied == 'if a:\n    print("<b>")'
         await visit.page.locator(".figures button").click()
         await visit.page.wait_for_function(
-            "navigator.clipboard.readText().then((text) => text.startsWith('Text.'))"
+            "() => navigator.clipboard.readText().then((text) => text.startsWith('Text.'))"
         )
 
 
@@ -607,7 +607,7 @@ async def test_choices_are_asked_for_and_kept():
         await visit.idle()
         await visit.page.locator("#model").fill("m-2")
         await visit.page.wait_for_function(
-            "document.querySelectorAll('#models option').length === 2"
+            "() => document.querySelectorAll('#models option').length === 2"
         )
         assert not await visit.page.locator("#delay_ms").is_visible()
         await visit.page.locator("#pace").select_option("typewriter")
@@ -799,7 +799,7 @@ async def test_a_reader_who_scrolled_away_is_left_alone():
         await visit.ask("Hello?")
         wire = await stub.answering()
         await wire.chunk(answers("line\n\n" * 60))
-        await visit.page.wait_for_function(f"{where}[0] > 500 && {where}[1] < 5")
+        await visit.page.wait_for_function(f"() => {where}[0] > 500 && {where}[1] < 5")
         await visit.page.evaluate("scrollTo(0, 40)")
         await visit.page.evaluate("new Promise(requestAnimationFrame)")
         await wire.chunk(answers("more\n\n" * 60, "end", first=2))

@@ -348,15 +348,17 @@ async def test_a_stream_cut_before_its_content_is_a_status(name, how):
     assert "x-should-retry" not in answer.names()
 
 
+@pytest.mark.parametrize("pace", ["off", "smooth"])
 @pytest.mark.parametrize("name", ["chat", "anthropic", "responses", "unknown"])
-async def test_a_frame_over_the_limit_cuts_the_stream(name):
-    """limits.frame: the whole frames before it arrive, it does not, and the error says so."""
+async def test_a_frame_over_the_limit_cuts_the_stream(name, pace):
+    """limits.frame: the whole frames before it arrive, it does not, and the error says so, last."""
     api = APIS[name]
     huge = b"data: " + b"x" * 3000 + b"\n\n"
     frames = api.so_far + huge + b"".join(api.content)
     toml = "[limits]\nframe = 1000"
     async with Upstream(sse(frames)) as upstream, relaying(upstream.url, toml=toml) as relay:
-        answer = await exchange(relay.port, "POST", f"/v1/{api.path}", JSON, body=ASK)
+        paced = ("Teleprinter-Pace", pace)
+        answer = await exchange(relay.port, "POST", f"/v1/{api.path}", JSON, paced, body=ASK)
     assert answer.body.startswith(api.so_far)
     error = answer.body.removeprefix(api.so_far)
     check_error(name, error, code="upstream_malformed", stage="stream")

@@ -28,8 +28,8 @@ HEARTBEATS: dict[Form, bytes] = {
 class Reader(Protocol):
     """One reader's place in a replay.
 
-    `behind`: bytes that were not taken; `ending`: None until the last frame was taken and the
-    stream has ended; `live_from`: the number of the first frame that came after this reader began.
+    `behind`: bytes that were not taken; `ending`: how the stream ended, which comes after the last
+    frame; `live_from`: the number of the first frame that came after this reader began.
     """
 
     live_from: int
@@ -152,12 +152,13 @@ class Outlet:
     def _pull(self) -> None:
         """Take frames while there is room, and the ending behind the last one."""
         while self._ending is None and self._size() < self._queue:
-            if self._reader.ending is not None:
+            if frames := self._reader.take():
+                for frame in frames:
+                    self._put(frame)
+            elif self._reader.ending is not None:
                 self._end(self._reader.ending)
-            elif not self._reader.behind:
+            else:
                 break
-            for frame in self._reader.take():
-                self._put(frame)
         self._release()
 
     def _end(self, ending: Ending) -> None:
