@@ -12,7 +12,7 @@ from service.adapters.upstream import Answer
 from service.boundary import GATEWAY, NOTE
 from service.core.view import PlainView
 from service.relay import Stream
-from service.responses import Leave, hand_on, leaving, outlet_of, serve
+from service.responses import Leave, begin, hand_on, leaving, outlet_of, serve
 
 _SMALL: Final = 8 * 1024
 """Bytes of a body that have room, with their head, where nothing else waits: no write has to."""
@@ -33,10 +33,8 @@ async def _send(
     request: web.Request, response: web.StreamResponse, leave: Leave
 ) -> web.StreamResponse:
     """Send head and body."""
-    if request.app[GATEWAY].draining:
-        response.force_close()
     try:
-        await response.prepare(request)
+        await begin(request, response)
         await response.write_eof()
     except BaseException:
         leave("left", None)

@@ -84,18 +84,23 @@ Leave = Callable[[Outcome, Failure | None], None]
 """Called when a client has its stream's end, or has left."""
 
 
+async def begin(request: web.Request, response: web.StreamResponse) -> None:
+    """Send the head; a relay that drains ends the connection with its response."""
+    if request.app[GATEWAY].draining:
+        response.force_close()
+    await response.prepare(request)
+
+
 async def serve(
     request: web.Request, response: web.StreamResponse, outlet: Outlet, leave: Leave
 ) -> web.StreamResponse:
     """Write a stream to its end."""
-    if request.app[GATEWAY].draining:
-        response.force_close()
     outcome: Outcome = "left"  # until the client has it all
     failure: Failure | None = None
     try:
         if request.transport is not None:
             request.transport.set_write_buffer_limits(_UNSENT)
-        await response.prepare(request)
+        await begin(request, response)
         if isinstance(response, EventSourceResponse):  # which is held for long
             request.protocol.keep_alive(val=True)  # the time in which a request is to come: it has
         request[NOTE]["status"] = response.status
