@@ -100,6 +100,7 @@ class Stream:
         "_clock",
         "_course",
         "_cut",
+        "_deadline",
         "_framer",
         "_gate",
         "_keep",
@@ -359,8 +360,8 @@ class Stream:
     async def _attempt(self) -> Failure | None:
         """Ask the upstream once; return what went wrong."""
         try:
-            async with Deadline(self._clock) as deadline:
-                return await self._relay(deadline)
+            async with Deadline(self._clock) as self._deadline:
+                return await self._relay()
         except TimeoutError:
             return self._outcome() if self.dialect.complete else self._overdue()
         except Failure as failure:
@@ -370,20 +371,20 @@ class Stream:
                 failure.stage = self._stage
             return failure
 
-    async def _relay(self, deadline: Deadline) -> Failure | None:
+    async def _relay(self) -> Failure | None:
         def on_dialled(proxy: Proxy, reused: bool) -> None:  # noqa: FBT001
             self._stage, self._sent = "headers", True
             self._via, self._reused = proxy, reused
             self.summary.proxy = str(proxy)
             self.summary.attempts += 1
             self._course.sent()
-            deadline.restart(self._terms.headers)
+            self._deadline.restart(self._terms.headers)
 
-        self._heed(deadline)
+        self._heed()
         async with await self._leg.lane.ask(self._order, on_dialled, self._avoid) as answer:
-            await self._begin(answer, deadline)
-            await self._read(answer, deadline)
-            deadline.stop()
+            await self._begin(answer)
+            await self._read(answer)
+            self._deadline.stop()
             failure = self._outcome()
             if failure is None:
                 self._finish(None)  # the connection may take a while to come to its end
@@ -391,28 +392,28 @@ class Stream:
                 answer.drop()
             return failure
 
-    def _heed(self, deadline: Deadline) -> None:
+    def _heed(self) -> None:
         """Stop the upstream's clock while it waits for a body that the client sends slowly."""
 
         def set_to(seconds: float) -> None:
             if self._stage == "headers":
-                deadline.restart(seconds)
+                self._deadline.restart(seconds)
 
         body = self._order.body
         if isinstance(body, Upload):
             body.on_wait = lambda: set_to(0)
             body.on_piece = lambda: set_to(self._terms.headers)
 
-    async def _begin(self, answer: Answer, deadline: Deadline) -> None:
+    async def _begin(self, answer: Answer) -> None:
         """Decide by the upstream's head what its body is."""
         if verdict.streams(answer):
             self._stage = "first_token"
             self._framer = Framer(self._terms.frame)
             self.answer = answer
             self._gate.open_after(self._terms.open_after)
-            deadline.restart(self._terms.first_token)
+            self._deadline.restart(self._terms.first_token)
             return
-        deadline.restart(self._terms.idle)
+        self._deadline.restart(self._terms.idle)
         if self._gate.opened or not verdict.succeeded(answer):
             await self._refuse(answer)
         elif self._order.streams and (failure := verdict.no_stream(answer, self._order)):
@@ -451,10 +452,10 @@ class Stream:
             self._circuit.succeeded()
         self._circuit.trouble = Trouble(failure.code, failure.status, now)
 
-    async def _read(self, answer: Answer, deadline: Deadline) -> None:
+    async def _read(self, answer: Answer) -> None:
         """Hand the body on, in frames if it is an event stream."""
         try:
-            await self._absorb(answer, deadline)
+            await self._absorb(answer)
             if self._framer is not None and self._framer.halved:
                 self._take(self._framer.feed(await answer.read()))
         except FrameTooLong as error:
@@ -462,13 +463,12 @@ class Stream:
             text = f"the stream of {self._order.origin} cannot be followed: {error}"
             raise Failure("upstream_malformed", text, stage="stream") from None
 
-    async def _absorb(self, answer: Answer, deadline: Deadline) -> None:
-        idle, dialect, replay = self._terms.idle, self.dialect, self.replay
+    async def _absorb(self, answer: Answer) -> None:
+        dialect, replay = self.dialect, self.replay
         cut = _as_it_is if self._framer is None else self._framer.feed
 
         def absorb(data: bytes) -> bool:
-            if self._take(cut(data)):
-                deadline.restart(idle)
+            self._take(cut(data))
             if dialect.error is not None:  # its end need not be waited for
                 self._reject(verdict.said(dialect.error, self._order, self._stage))
             return not (dialect.over or replay.full)
@@ -479,7 +479,7 @@ class Stream:
             if flows:
                 await answer.push(absorb)
             if self.replay.full:
-                await self._pause(deadline)
+                await self._pause()
 
     def _reject(self, failure: Failure) -> None:
         """Raise it if nobody has seen the answer and there is a remedy; else it goes as it came."""
@@ -496,17 +496,19 @@ class Stream:
         failure = verdict.void(self._order, self._stage)
         return None if self._next(failure) is None else failure
 
-    async def _pause(self, deadline: Deadline) -> None:
+    async def _pause(self) -> None:
         """Wait for the reader; a pause that the relay causes is not the upstream's."""
-        deadline.stop()
+        self._deadline.stop()
         self._total.pause()
         await self.replay.room()
         self._total.resume()
-        first = self._stage == "first_token"
-        deadline.restart(self._terms.first_token if first else self._terms.idle)
+        if self._stage == "first_token":
+            self._deadline.restart(self._terms.first_token)
+        else:
+            self._deadline.restart(self._terms.idle, self._heard)
 
-    def _take(self, raws: list[bytes]) -> bool:
-        """Hand frames on; return whether they re-arm the idle clock."""
+    def _take(self, raws: list[bytes]) -> None:
+        """Hand frames on; those with data re-arm the idle clock."""
         alive, first = False, self._awaited
         frames = []
         for raw in raws:
@@ -523,14 +525,20 @@ class Stream:
             if self._told is None or self._is_new(frame, self._told):
                 self.frames = number
                 frames.append(frame)
-        self._gate.take(frames, alive=alive)
+        gate = self._gate
+        if gate.flowing and gate.released:  # as nearly all
+            self.replay.append(frames)
+        else:
+            gate.take(frames, alive=alive)
         if alive and self._stage == "stream":
             now = self._clock.now()
             if not first:
                 self.gaps.add(now - self._last)
             self._last = now
-            return True
-        return False
+
+    def _heard(self) -> float:
+        """Return when the last event came that re-arms the idle clock."""
+        return self._last
 
     def _is_new(self, frame: Frame, told: Sent) -> bool:
         """Tell whether the client lacks it; of one that it has in part, leave the rest."""
@@ -551,6 +559,7 @@ class Stream:
         self._stage = "stream"
         self._awaited = False
         self._last = self._clock.now()
+        self._deadline.restart(self._terms.idle, self._heard)
         if not self.began:
             self.summary.first_token_ms = self._elapsed()
         if self._framer is not None:

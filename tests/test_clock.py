@@ -90,6 +90,32 @@ class TestDeadline:
             clock.advance(4)
             assert clock.pending() == [1006.0]
 
+    async def test_what_is_heard_puts_it_off(self, clock):
+        """It counts from the last moment that it is told when time is up."""
+        heard = clock.now()
+        async with Waiting(clock, 0) as waiting:
+            waiting.deadline.restart(5, lambda: heard)
+            clock.advance(4)
+            heard = clock.now()
+            clock.advance(4.999)
+            await turns()
+            assert waiting.outcome == "waiting"
+            assert clock.pending() == [1009.0]
+            clock.advance(0.001)
+            await turns()
+            assert waiting.outcome == "timeout"
+
+    @pytest.mark.parametrize("then", ["restart", "stop"])
+    async def test_what_is_heard_no_longer_counts(self, clock, then):
+        """After a restart without it, or a stop, nobody is asked any more."""
+        async with Waiting(clock, 0) as waiting:
+            waiting.deadline.restart(5, clock.now)
+            waiting.deadline.restart(5) if then == "restart" else waiting.deadline.stop()
+            clock.advance(5)
+            await turns()
+            assert waiting.outcome == ("timeout" if then == "restart" else "waiting")
+            assert clock.pending() == []
+
     async def test_restart_to_a_nearer_moment(self, clock):
         """The nearer moment counts, and the farther timer is gone."""
         async with Waiting(clock, 100) as waiting:

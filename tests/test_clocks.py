@@ -240,6 +240,12 @@ LARGE = 110
 """Frames of 60 kB: more than the kernel takes of what nobody reads."""
 
 
+async def poured(wire):
+    """Send so many frames, as fast as they are taken."""
+    for _ in range(LARGE):
+        await wire.chunk(chat_frame({"content": "x" * 60_000}))
+
+
 async def test_total_does_not_count_what_the_client_delays(clock):
     """While the relay waits for its reader the clock stands."""
     async with Upstream() as api:
@@ -250,13 +256,7 @@ async def test_total_does_not_count_what_the_client_delays(clock):
             _, wire = await api.next()
             await wire.head(content_type="text/event-stream")
             clock.advance(5)
-            large = chat_frame({"content": "x" * 60_000})
-
-            async def pour():
-                for _ in range(LARGE):
-                    await wire.chunk(large)
-
-            pouring = asyncio.create_task(pour())
+            pouring = asyncio.create_task(poured(wire))
             await until(lambda: relay.streams[0].replay._room is not None)
             await until(lambda: relay.streams[0]._total._when == float("inf"))
             clock.advance(3600)
@@ -271,6 +271,32 @@ async def test_total_does_not_count_what_the_client_delays(clock):
             answer = await asking
     assert (answer.status, answer.whole) == (200, True)
     assert answer.body.count(b"x" * 60_000) == LARGE
+
+
+async def test_a_pause_that_the_client_causes_ends(clock):
+    """From then on the idle clock is re-armed by events again."""
+    async with Upstream() as api:
+        toml = QUIET + "[clocks]\nidle = 8\n[limits]\nsend_timeout = 0\n" + upstream("a", api.url)
+        async with relaying(toml=toml, clock=clock) as relay, dial(relay.port) as line:
+            line._reader._limit = 1 << 10  # so that it takes little by itself
+            await line.send("POST", STREAM.path, JSON, body=STREAM.sent)
+            _, wire = await api.next()
+            await wire.head(content_type="text/event-stream")
+            pouring = asyncio.create_task(poured(wire))
+            await until(lambda: relay.streams[0].replay._room is not None)
+            line._reader._limit = 1 << 26
+            asking = asyncio.create_task(line.answer())
+            await pouring
+            for number in range(LARGE, LARGE + 4):
+                await until(lambda number=number: relay.streams[0].frames == number)
+                clock.advance(6)
+                await settled()
+                await wire.chunk(TOKEN)
+            await wire.chunk(b"data: [DONE]\n\n")
+            await wire.end()
+            answer = await asking
+    assert (answer.status, answer.whole) == (200, True)
+    assert answer.body.count(TOKEN) == 4
 
 
 async def test_off(clock):

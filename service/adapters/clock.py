@@ -48,7 +48,7 @@ class Deadline:
     """
 
     __slots__ = (
-        "_cancelling", "_clock", "_expired", "_expiry", "_left", "_seconds", "_task",
+        "_cancelling", "_clock", "_expired", "_expiry", "_heard", "_left", "_seconds", "_task",
         "_timer", "_timer_at", "_when",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Deadline:
         self._clock = clock
         self._seconds = seconds
         self._when = self._left = self._timer_at = _NEVER
+        self._heard: Callable[[], float] | None = None
         self._timer: Timer | None = None
         self._expiry: asyncio.Handle | None = None
         self._expired = False
@@ -83,8 +84,13 @@ class Deadline:
         if not others and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 
-    def restart(self, seconds: float) -> None:
-        """Count from now again, that long; 0 stops the clock."""
+    def restart(self, seconds: float, heard: Callable[[], float] | None = None) -> None:
+        """Count from now again, that long; 0 stops the clock.
+
+        `heard`: returns a moment to count from if it is later; it is asked when time is up, so that
+        what happens very often costs nothing here.
+        """
+        self._seconds, self._heard = seconds, heard
         self._when = when = self._clock.now() + seconds if seconds > 0 else _NEVER
         if when < self._timer_at:
             self._arm(when)
@@ -111,6 +117,8 @@ class Deadline:
 
     def _ring(self) -> None:
         self._timer_at = _NEVER
+        if self._heard is not None:
+            self._when = max(self._when, self._heard() + self._seconds)
         if self._when <= self._clock.now():
             self._expiry = asyncio.get_running_loop().call_soon(self._expire)
         elif self._when < _NEVER:
