@@ -137,13 +137,8 @@ class Answer:
 
     async def push(self, sink: Sink) -> None:
         """Hand what comes to `sink` at once, until it wants no more; then `read` goes on."""
-
-        def unmasked(data: bytes) -> bool:
-            told = self._mask.feed(data)
-            return sink(told) if told else True
-
         try:
-            await push(self._response, unmasked if self._mask.hides else sink)
+            await push(self._response, self._mask.before(sink))
         except (aiohttp.ClientError, OSError, EOFError) as error:
             raise _cut(error, _where(self._url, self.proxy)) from None
 

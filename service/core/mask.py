@@ -1,5 +1,6 @@
 """Keep a secret out of bytes that come in pieces."""
 
+from collections.abc import Callable
 from typing import Final
 
 _STAND_IN: Final = b"*"
@@ -12,14 +13,13 @@ class Mask:
     nothing.
     """
 
-    __slots__ = ("_held", "_secret", "_stars", "_text", "hides")
+    __slots__ = ("_held", "_secret", "_stars", "_text")
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._stars = _STAND_IN * len(secret)
         self._text = secret.decode(errors="surrogateescape")
         self._held = b""
-        self.hides = bool(secret)
 
     def feed(self, data: bytes) -> bytes:
         """Return what can be told by now."""
@@ -32,6 +32,25 @@ class Mask:
         self._held = data[len(data) - held :]
         return data[: len(data) - held]
 
+    def before(self, sink: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+        """Return what takes bytes, never none, and hands to `sink` what of them can be told.
+
+        It returns what the sink does, and True if nothing can.
+        """
+        secret = self._secret
+        if not secret:
+            return sink
+
+        def masked(data: bytes) -> bool:
+            # `secret in data` makes and drops an exception each time: CPython, _Py_bytes_contains
+            if self._held or data.find(secret) >= 0 or data[-1] in secret:
+                data = self.feed(data)
+                if not data:
+                    return True
+            return sink(data)
+
+        return masked
+
     def rest(self) -> bytes:
         """Return what was held back, when nothing follows."""
         rest, self._held = self._held, b""
@@ -39,7 +58,7 @@ class Mask:
 
     def text(self, text: str) -> str:
         """Return a whole text without the secret."""
-        if not self.hides or self._text not in text:
+        if not self._secret or self._text not in text:
             return text
         return text.replace(self._text, "*" * len(self._secret))
 
