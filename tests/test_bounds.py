@@ -22,6 +22,7 @@ JSON = ("Content-Type", "application/json")
 AUDIO = ("Content-Type", "audio/mpeg")
 CHUNKED = ("Transfer-Encoding", "chunked")
 ASK = b'{"model": "m", "stream": true}'
+ASK_CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
 OK = reply(200, "{}", content_type="application/json")
 KIB = 1024
 
@@ -426,3 +427,22 @@ async def test_a_slow_reader_gets_all_in_the_end():
         answer = await line.answer()
     assert answer.body == b"".join(frames)
     assert answer.whole
+
+
+async def test_a_lump_of_frames_goes_out_whole():
+    """A reader of a kept stream takes a window at a time, and then the rest, unasked."""
+    large = chat_frame({"content": "x", "ignored": "y" * 15_000})
+    frames = [chat_frame({"content": "y"})] * 60
+    toml = "[chat]\nkeep = 60\n"
+    async with (
+        Upstream() as upstream,
+        relaying(upstream.url, toml=toml) as relay,
+        dial(relay.port) as line,
+    ):
+        await line.send("POST", "/chat", JSON, body=ASK_CHAT)
+        _, wire = await upstream.next()
+        await wire.head(content_type="text/event-stream")
+        await wire.chunk(chat_frame({"content": "Hi"}) + large[:12_000])
+        await line.until(b'{"content":"Hi"}')
+        await wire.chunk(large[12_000:] + b"".join(frames))
+        await line.until(b".62\nevent: answer")

@@ -146,7 +146,7 @@ class Outlet:
             self._written_at = self._clock.now()
         else:
             self._buffer += data
-        if self._buffer or reader.behind or reader.ending:
+        if self._buffer or reader.behind or not frames:
             self._pull()
 
     def _pull(self) -> None:
@@ -185,7 +185,7 @@ class Outlet:
         if self._pace is not None and self._pace.due() is not None:
             self._buffer += self._pace.take(self._clock.now())
             self._arm_pace(self._pace.due())
-        if self._buffer and self._direct is not None and self._direct.write(self._buffer):
+        if self._buffer and self._direct is not None and self._direct.write(bytes(self._buffer)):
             self._buffer.clear()
             self._written_at = self._clock.now()
         if self._buffer or self._ending is not None:

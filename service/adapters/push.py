@@ -27,38 +27,33 @@ Sink = Callable[[bytes], bool]
 
 
 class _Tapped(StreamReader):
-    """A body that keeps nothing: `_protocol.tap` gets it."""
+    """A body that keeps nothing: the sink of `_protocol.tap` gets it."""
 
     __slots__ = ()
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:  # noqa: ARG002  aiohttp's signature
-        if data:
-            self._protocol.tap.take(data)  # type: ignore[attr-defined]
+        tap: _Tap = self._protocol.tap  # type: ignore[attr-defined]
+        if len(data) > _LUMP:
+            tap.end()
+            return self.feed_data(data)  # StreamReader's
+        try:
+            if not data or tap.sink(data):
+                return False
+        except Exception as error:  # noqa: BLE001  raised by `push`, not into the parser
+            tap.over.set_exception(error)
+        tap.end()
         return False
 
 
 class _Tap:
-    """Hands bytes to a sink until it wants no more; `over` is done then, or when none can come."""
+    """Where a body's bytes go, until `sink` wants no more; `over`: then, or when none can come."""
 
-    __slots__ = ("_body", "_sink", "over")
+    __slots__ = ("_body", "over", "sink")
 
     def __init__(self, body: StreamReader, sink: Sink) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sink = sink
         self._body = body
-        self._sink = sink
-
-    def take(self, data: bytes) -> None:
-        """Hand bytes on."""
-        if len(data) > _LUMP:
-            self.end()
-            self._body.feed_data(data)
-            return
-        try:
-            if self._sink(data):
-                return
-        except Exception as error:  # noqa: BLE001  raised by `push`, not into the parser
-            self.over.set_exception(error)
-        self.end()
 
     def end(self, _: object = None) -> None:
         """Let the body keep what comes, as ever."""
@@ -108,7 +103,7 @@ class Direct:
         self._chunked = response.headers.get("Transfer-Encoding") == "chunked"
         self._limit = limit
 
-    def write(self, data: bytes | bytearray) -> bool:
+    def write(self, data: bytes) -> bool:
         """Write bytes of a prepared response; return False, and nothing is, if it has to wait."""
         transport = self._transport
         size = len(data)
@@ -116,5 +111,5 @@ class Direct:
             return False
         if transport.get_write_buffer_size() + size > self._limit:
             return False
-        transport.write(b"%x\r\n%b\r\n" % (size, bytes(data)) if self._chunked else bytes(data))
+        transport.write(b"%x\r\n%b\r\n" % (size, data) if self._chunked else data)
         return True

@@ -79,9 +79,11 @@ class Log:
         """Take frames, and tell the readers."""
         self.frames += frames
         self.last += len(frames)
+        size = self.size
         for frame in frames:
-            self.size += len(frame.raw)
-        if self.size + FRAME_COST * self.last > self._reserved:
+            size += len(frame.raw)
+        self.size = size
+        if size + FRAME_COST * self.last > self._reserved:
             self._grow()
         for reader in self._readers:
             reader.notify()
@@ -223,22 +225,23 @@ class Reader:
     after       the number of the last frame that was taken
     taken       bytes of the stream up to there
     live_from   the number of the first frame that came after this reader began
+    notify      called by the log when there is something new, or it is no longer kept
     """
 
-    __slots__ = ("_callback", "_closed", "_log", "after", "live_from", "taken", "watches")
+    __slots__ = ("_closed", "_log", "after", "live_from", "notify", "taken", "watches")
 
     def __init__(self, log: Log, after: int, *, watches: bool = True) -> None:
         self.after = after
         self.watches = watches
         self.live_from = log.last + 1
         self.taken = sum(len(frame.raw) for frame in log.frames[: after - log.gone])
+        self.notify: Callable[[], None] = _ignore
         self._log = log
-        self._callback: Callable[[], None] | None = None
         self._closed = False
 
     def follow(self, callback: Callable[[], None] | None) -> None:
         """Call back at once whenever there is something new; None: not now."""
-        self._callback = callback
+        self.notify = callback or _ignore
 
     def take(self) -> list[Frame]:
         """Return what has come since the last call, about a WINDOW of it: call until it is empty.
@@ -251,10 +254,10 @@ class Reader:
         size, start = log.size, self.after - log.gone
         if size - self.taken <= WINDOW:
             frames = log.frames[start:]
-            self.taken = size
+            self.taken, self.after = size, log.last
         else:
             frames = self._window(start)
-        self.after += len(frames)
+            self.after += len(frames)
         if log.lost is not None:
             log.trim()
         return frames
@@ -278,14 +281,13 @@ class Reader:
         """How the stream ended, once its last frame was taken."""
         return self._log.ending if self.after >= self._log.last else None
 
-    def notify(self) -> None:
-        """Learn from the log that there is something new, or that it is no longer kept."""
-        if self._callback is not None:
-            self._callback()
-
     def close(self) -> None:
         """Read no more; twice is once."""
         if not self._closed:
             self._closed = True
-            self._callback = None
+            self.notify = _ignore
             self._log.drop(self)
+
+
+def _ignore() -> None:
+    """Do nothing: nobody follows."""
