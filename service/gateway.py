@@ -9,7 +9,7 @@ import random
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import astuple
 from yarl import URL
@@ -106,7 +106,7 @@ class Gateway:
         self._listening: tuple[str, ...] = ()
         self._lanes: dict[str, Lane] = {}
         self._circuits: dict[str, Circuit] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -348,9 +348,11 @@ class Gateway:
         self.recent.ended(stream.summary, ending, stream.gaps.counts, status, now)
         if caller.grant.tokens_per_day:
             cost = tokens["prompt"] + tokens["completion"]
-            self._after(self.rates.spend(caller.name, caller.grant.tokens_per_day, cost))
+            rest = self.rates.spend(caller.name, caller.grant.tokens_per_day, cost)
+            if rest is not None:
+                self._after(rest)
 
-    def _after(self, work: Coroutine[None, None, None]) -> None:
+    def _after(self, work: Coroutine[Any, Any, object]) -> None:
         """Let something go on that nobody waits for, until the gateway closes."""
         task = asyncio.create_task(work)
         self._tasks.add(task)

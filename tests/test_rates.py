@@ -60,6 +60,12 @@ def wall(monkeypatch):
     return now
 
 
+async def spend(rates, *what):
+    """Count tokens, and wait until it is done."""
+    if (rest := rates.spend(*what)) is not None:
+        await rest
+
+
 @asynccontextmanager
 async def closing_port():
     """Run a server that takes connections and closes them; yield its port and their list."""
@@ -93,7 +99,7 @@ async def test_refused_requests_are_not_counted(in_memory, wall):
 async def test_callers_do_not_share_a_limit(rates):
     """Each caller has a budget of requests and of tokens."""
     await rates.request("alice", 1)
-    await rates.spend("alice", 10, 10)
+    await spend(rates, "alice", 10, 10)
     assert await rates.request("alice", 1) is not None
     assert await rates.exhausted("alice", 10) is not None
     assert await rates.request("bob", 1) is None
@@ -110,7 +116,7 @@ async def test_a_changed_limit_counts_what_was_asked_before(rates):
     """After a reload the requests and tokens so far still count."""
     for _ in range(3):
         await rates.request("alice", 10)
-    await rates.spend("alice", 1000, 30)
+    await spend(rates, "alice", 1000, 30)
     assert await rates.request("alice", 3) is not None
     assert await rates.request("alice", 4) is None
     assert await rates.exhausted("alice", 30) is not None
@@ -120,7 +126,7 @@ async def test_a_changed_limit_counts_what_was_asked_before(rates):
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_no_limit(rates, limit):
     """0 is no limit, whatever was asked and spent."""
-    await rates.spend("alice", limit, 10**6)
+    await spend(rates, "alice", limit, 10**6)
     assert [await rates.request("alice", limit) for _ in range(20)] == [None] * 20
     assert await rates.exhausted("alice", limit) is None
 
@@ -128,30 +134,30 @@ async def test_no_limit(rates, limit):
 async def test_tokens_are_counted_until_the_budget_is_spent(rates):
     """Tokens add up, the last stream may go beyond; then it is refused for the rest of the day."""
     for spent in (40, 59):
-        await rates.spend("alice", 100, spent)
+        await spend(rates, "alice", 100, spent)
         assert await rates.exhausted("alice", 100) is None
-    await rates.spend("alice", 100, 500)
+    await spend(rates, "alice", 100, 500)
     assert DAY - MINUTE < await rates.exhausted("alice", 100) <= DAY + LATER
 
 
 @pytest.mark.parametrize("tokens", [0, -5])
 async def test_nothing_spent_begins_no_day(rates, tokens):
     """A stream without usage neither counts nor gives back."""
-    await rates.spend("alice", 1, 1)
-    await rates.spend("alice", 1, tokens)
+    await spend(rates, "alice", 1, 1)
+    await spend(rates, "alice", 1, tokens)
     assert await rates.exhausted("alice", 1) is not None
 
 
 async def test_a_day_begins_with_the_first_token(in_memory, wall):
     """24 hours after it the budget is whole again; spending does not prolong the day."""
-    await in_memory.spend("alice", 100, 60)
+    await spend(in_memory, "alice", 100, 60)
     wall[0] += DAY / 2
-    await in_memory.spend("alice", 100, 60)
+    await spend(in_memory, "alice", 100, 60)
     left = await in_memory.exhausted("alice", 100)
     assert left == pytest.approx(DAY / 2, abs=2 * LATER)
     wall[0] += left
     assert await in_memory.exhausted("alice", 100) is None
-    await in_memory.spend("alice", 100, 99)
+    await spend(in_memory, "alice", 100, 99)
     assert await in_memory.exhausted("alice", 100) is None
 
 
@@ -240,8 +246,8 @@ async def test_instances_share_a_redis(tmp_path):
         assert [await rates.request("alice", 2) for rates in (one, two)] == [None, None]
         assert await one.request("alice", 2) is not None
         assert await two.request("alice", 2) is not None
-        await one.spend("alice", 100, 60)
-        await two.spend("alice", 100, 60)
+        await spend(one, "alice", 100, 60)
+        await spend(two, "alice", 100, 60)
         await one.close()
         await two.close()
         three = Rates(uri(redis))
@@ -258,13 +264,13 @@ async def test_a_redis_that_goes_lets_everybody_in_and_counts_again_when_it_is_b
         with real.redis_server(tmp_path) as redis:
             rates = Rates(uri(redis), clock.now)
             await rates.request("alice", 1)
-            await rates.spend("alice", 1, 1)
+            await spend(rates, "alice", 1, 1)
             assert await rates.request("alice", 1) is not None
             os.kill(redis.pid, signal.SIGKILL)
         for _ in range(5):
             assert await rates.request("alice", 1) is None
             assert await rates.exhausted("alice", 1) is None
-            await rates.spend("alice", 1, 1)
+            await spend(rates, "alice", 1, 1)
             clock.advance(PAUSE)
         assert [line["log_level"] for line in logs] == ["warning"]
         assert logs[0]["store"] == f"127.0.0.1:{redis.port}"
@@ -337,7 +343,7 @@ async def test_a_wrong_password_lets_in_and_is_not_told(tmp_path):
 async def test_nothing_runs_on_after_close(rates, limit):
     """Neither a task nor a connection is left, whatever was asked before."""
     await asyncio.gather(*(rates.request("alice", limit) for _ in range(20)))
-    await rates.spend("alice", 1, 1)
+    await spend(rates, "alice", 1, 1)
     await rates.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     if rates._pool is not None:

@@ -10,7 +10,7 @@ A budget of 0 is none: everybody is let in, and Redis is not asked.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from math import floor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -37,8 +37,8 @@ T = TypeVar("T")
 class Memory:
     """What limits calls a storage, by its rules, and without the tasks and locks of its own one.
 
-    Its methods are those of RedisStorage. A key stays, for callers with a budget have a name in the
-    settings.
+    Its methods are those of RedisStorage, but for `add`. A key stays, for callers with a budget
+    have a name in the settings.
     """
 
     def __init__(self) -> None:
@@ -56,14 +56,13 @@ class Memory:
         """Return when a sum ends, by the wall clock."""
         return self._sums[key][0]
 
-    async def incr(self, key: str, expiry: float, amount: int) -> int:
-        """Add to a sum; the first amount begins it, for so many seconds."""
+    def add(self, key: str, expiry: float, amount: int) -> None:
+        """Add to a sum; the first amount begins it, for so many seconds. limits calls it incr."""
         now = time.time()
         end, sofar = self._sums.get(key, (0.0, 0))
         if end <= now:
             end, sofar = now + expiry, 0
         self._sums[key] = end, sofar + amount
-        return sofar + amount
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return what `wait` takes."""
@@ -137,10 +136,18 @@ class Rates:
 
         return await self._ask(ask, None)
 
-    async def spend(self, caller: str, per_day: int, tokens: int) -> None:
-        """Count the tokens that a stream has cost; the first ones begin the day."""
-        if per_day > 0 and tokens > 0:
-            await self._ask(lambda: self._storage.incr(f"tokens/{caller}", DAY, tokens), 0)
+    def spend(self, caller: str, per_day: int, tokens: int) -> Coroutine[Any, Any, object] | None:
+        """Count the tokens that a stream has cost; the first ones begin the day.
+
+        Returns what is to be awaited, None where it is done: in memory.
+        """
+        if per_day <= 0 or tokens <= 0:
+            return None
+        key, storage = f"tokens/{caller}", self._storage
+        if isinstance(storage, Memory):
+            storage.add(key, DAY, tokens)
+            return None
+        return self._ask(lambda: storage.incr(key, DAY, tokens), 0)
 
     async def close(self) -> None:
         """Close the connections; nothing runs on afterwards."""
