@@ -194,16 +194,37 @@ async def nothing(_response, _sink):
     """Push nothing: the tasks do it all."""
 
 
+async def typing(_request, wire):
+    """Send one frame after the other."""
+    await wire.head(content_type="text/event-stream")
+    for data in (ROLE, HI, FINISH, DONE):
+        await wire.chunk(data)
+        await settled()
+    await wire.end()
+
+
+@pytest.mark.parametrize("keep", [0, 60])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat"])
+async def test_an_ended_stream_is_gone(path, keep):
+    """At once, for nothing of it holds itself; of one that may be read again, the log is left."""
+    toml = f"[chat]\nkeep = {keep}\n"
+    async with Upstream(typing) as upstream, relaying(upstream.url, toml=toml) as relay:
+        gc.collect()
+        gc.disable()
+        try:
+            async with relay.stream(path) as response:
+                streams = [weakref.ref(stream) for stream in relay.streams]
+                await response.read()
+            await until(lambda: not relay.streams)
+            await settled()
+            assert [each() for each in streams] == [None]
+        finally:
+            gc.enable()
+
+
 async def test_a_kept_connection_holds_nothing_of_what_it_brought(monkeypatch):
     """Neither streams nor bodies gather at a connection to the upstream that is used again."""
     monkeypatch.setattr(upstreams, "_LINGER", PATIENCE)  # the connection is kept, however busy
-
-    async def typing(_request, wire):
-        await wire.head(content_type="text/event-stream")
-        for data in (ROLE, HI, FINISH, DONE):
-            await wire.chunk(data)
-            await settled()
-        await wire.end()
 
     async with Upstream(typing) as upstream, relaying(upstream.url) as relay:
         streams, bodies = [], []

@@ -73,6 +73,7 @@ class Deadline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
+        self._heard = None  # its owner may keep this, and would be kept by it
         if self._timer is not None:
             self._timer.cancel()
         if self._expiry is None:

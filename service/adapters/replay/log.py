@@ -92,6 +92,7 @@ class Log:
         """Take the ending: nothing follows. Only the first one counts."""
         if self.ending is None:
             self.ending = ending
+            self.on_watch = self.on_stop = None  # a log may be kept for long, its stream need not
             if self._keeper is not None:
                 self._keeper.finished(self)
             self._notify()
