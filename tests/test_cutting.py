@@ -137,6 +137,7 @@ class TestChunk:
             chat_frame({"content": [{"type": "text", "text": TEXT}]}),
             frame({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}),
             frame({"choices": [{"index": 0, "text": 5, "delta": None}]}),
+            chat_frame({"reasoning_content": "a", "reasoning": "b", "content": "c"}),
             frame({"choices": None}),
             frame([1]),
             b"data: {\n\n",
@@ -145,7 +146,7 @@ class TestChunk:
         ],
     )
     def test_what_stays_whole(self, raw):
-        """Content in parts, several choices, and what is no chunk."""
+        """Content in parts, several choices, two thoughts, and what is no chunk."""
         assert read(raw)[1] is None
 
     @given(st.text(min_size=1), st.text(), st.data())

@@ -5,11 +5,12 @@ and whatever else is not text (finish_reason, usage, logprobs, tool calls, a ven
 last, byte for byte, so that everything comes exactly once.
 
 Cut are chunks of chat and plain completions with one choice, and Anthropic's content_block_delta.
-Whole stay: chunks of several choices or with content in parts; all of Responses, whose events are
-numbered (sequence_number), so that an event more would be one too many; transcriptions.
+Whole stay: chunks of several choices, with content in parts, or with two thoughts that differ; all
+of Responses, whose events are numbered (sequence_number), so that an event more would be one too
+many; transcriptions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -31,6 +32,7 @@ _REPEATED: Final = frozenset(
 _NULLABLE: Final = frozenset({"finish_reason", "logprobs", "usage"})
 _EMPTY: Final = frozenset({b"null", b'""'})
 _NULL: Final = msgspec.Raw(b"null")
+_THOUGHTS: Final = frozenset({"reasoning_content", "reasoning"})
 
 
 class Body(Protocol):
@@ -116,9 +118,11 @@ def _chunk(body: Fields, reasoning: str, text: str) -> Body | None:
         return _Chunk(body, choice, None, spoken, frozenset()) if spoken and not reasoning else None
     delta = _fields(choice["delta"])
     spoken = _holding(delta, ("content", "refusal"), text)
-    thought = _holding(delta, ("reasoning_content", "reasoning"), reasoning)
+    thought = _holding(delta, _THOUGHTS, reasoning)
     if bool(spoken) != bool(text) or bool(thought) != bool(reasoning):
         return None
+    if thought and any(bytes(delta.get(name, _NULL)) not in _EMPTY for name in _THOUGHTS - thought):
+        return None  # the other one would be read where this one is not any more
     return _Chunk(body, choice, delta, spoken, thought)
 
 
@@ -145,7 +149,7 @@ def _block(body: Fields, reasoning: str, text: str) -> Body | None:
 _READERS: Final = {Chat: _chunk, Anthropic: _block}
 
 
-def _holding(fields: Fields, names: tuple[str, ...], text: str) -> frozenset[str]:
+def _holding(fields: Fields, names: Iterable[str], text: str) -> frozenset[str]:
     """Return the names under which this text stands: vendors may send it twice."""
     return frozenset(
         name for name in names if text and name in fields and _value(fields[name]) == text
