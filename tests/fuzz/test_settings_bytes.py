@@ -81,7 +81,8 @@ def _no_system_config():
         yield
 
 
-OPEN = re.compile(rf'^(?!\S*\b(?:keys?|headers|proxies|url)\b)\S+ = "{CANARY}" (?=\()')
+HIDES = r"\b(?:keys?|headers|proxies|url)\b|_(?:KEY|PROX|STORE|U)"
+OPEN = re.compile(rf'^(?!\S*(?:{HIDES}))(\S+) = "{CANARY}" (?=\()')
 """A field that is no secret is shown as it stands, to whoever wrote it there."""
 
 
@@ -95,7 +96,7 @@ def outcome(toml=b"", dotenv=b"", environ=None):
         except SettingsError as error:
             lines = str(error).split("\n")
             assert lines, "a refusal without a word"
-            return [OPEN.sub("", line) for line in lines]
+            return [OPEN.sub(r"\1 ", line) for line in lines]
         return redacted(settings) + repr(settings), settings.upstream, settings.pool
 
 
