@@ -22,7 +22,7 @@ JSON = ("Content-Type", "application/json")
 AUDIO = ("Content-Type", "audio/mpeg")
 CHUNKED = ("Transfer-Encoding", "chunked")
 ASK = b'{"model": "m", "stream": true}'
-ASK_CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+ASK_EITHER = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
 OK = reply(200, "{}", content_type="application/json")
 KIB = 1024
 
@@ -257,7 +257,6 @@ async def test_headers_that_do_not_arrive_end_the_connection(monkeypatch):
 @pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"])
 async def test_streams_are_bounded_in_all(path):
     """One more is 429 `too_many_streams` with Retry-After; when one has ended, it may begin."""
-    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     async with (
         Upstream() as upstream,
         relaying(upstream.url, toml="[limits]\nstreams = 2") as relay,
@@ -265,17 +264,17 @@ async def test_streams_are_bounded_in_all(path):
     ):
         lines = [await stack.enter_async_context(dial(relay.port)) for _ in range(2)]
         for line in lines:
-            await line.send("POST", path, JSON, body=body)
+            await line.send("POST", path, JSON, body=ASK_EITHER)
         _, wire = await upstream.next()
         await upstream.next()
-        answer = await exchange(relay.port, "POST", path, JSON, body=body)
+        answer = await exchange(relay.port, "POST", path, JSON, body=ASK_EITHER)
         assert (answer.status, answer.error["code"]) == (429, "too_many_streams")
         assert answer.get("retry-after") == "1"
         assert answer.error["retryable"]
         assert "limits.streams" in answer.error["message"]
         await wire.reply(500, "{}", content_type="application/json")
         await until(lambda: len(relay.gateway.streams) == 1)
-        asked = asyncio.create_task(exchange(relay.port, "POST", path, JSON, body=body))
+        asked = asyncio.create_task(exchange(relay.port, "POST", path, JSON, body=ASK_EITHER))
         _, wire = await upstream.next()
         await wire.reply(200, "{}", content_type="application/json")
         await asked
@@ -378,9 +377,8 @@ async def stuffed(upstream, line, size):
 @pytest.mark.parametrize("size", [20, 1000, 15_000])
 async def test_a_slow_reader_holds_256_kib_at_most(served, path, size):
     """Of the relay's memory, all places together; the rest waits in the kernel and upstream."""
-    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     async with Upstream() as upstream, relaying(upstream.url) as relay, dial(relay.port) as line:
-        await line.send("POST", path, JSON, body=body)
+        await line.send("POST", path, JSON, body=ASK_EITHER)
         await stuffed(upstream, line, size)
         places = held(relay.streams[0], *served[0])
     print(places)  # noqa: T201
@@ -391,14 +389,13 @@ async def test_a_slow_reader_holds_256_kib_at_most(served, path, size):
 @pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"])
 async def test_a_reader_that_takes_nothing_is_cut(clock, served, path):
     """After send_timeout the upstream is cancelled, and the outcome is `slow`."""
-    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     toml = "[limits]\nsend_timeout = 7\n[clocks]\nidle = 0\n[heartbeat]\nafter = 0\n"
     async with (
         Upstream() as upstream,
         relaying(upstream.url, clock=clock, toml=toml) as relay,
         dial(relay.port) as line,
     ):
-        await line.send("POST", path, JSON, body=body)
+        await line.send("POST", path, JSON, body=ASK_EITHER)
         wire = await stuffed(upstream, line, 1000)
         await clock.armed(1007)
         clock.advance(6.9)
@@ -439,7 +436,7 @@ async def test_a_lump_of_frames_goes_out_whole():
         relaying(upstream.url, toml=toml) as relay,
         dial(relay.port) as line,
     ):
-        await line.send("POST", "/chat", JSON, body=ASK_CHAT)
+        await line.send("POST", "/chat", JSON, body=ASK_EITHER)
         _, wire = await upstream.next()
         await wire.head(content_type="text/event-stream")
         await wire.chunk(chat_frame({"content": "Hi"}) + large[:12_000])
