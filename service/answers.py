@@ -45,12 +45,12 @@ async def _send(
 
 def _is_whole(request: web.Request, stream: Stream, answer: Answer, reader: Reader) -> bool:
     """Tell whether all of a small body is here, and the client's connection has room for it."""
-    ending, transport = stream.replay.ending, request.transport
+    ending, size, transport = stream.replay.ending, reader.behind, request.transport
     return (
         ending is not None
         and ending.outcome == "ok"
-        and 0 < reader.behind <= _SMALL
-        and reader.behind == answer.length
+        and 0 < size <= _SMALL
+        and size == answer.length
         and transport is not None
         and not transport.get_write_buffer_size()
     )

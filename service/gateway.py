@@ -17,7 +17,7 @@ from yarl import URL
 from service.adapters.clock import Clock
 from service.adapters.egress import Lane, Route
 from service.adapters.metrics import FIRST_TOKEN, GAP, Metrics
-from service.adapters.rates import Rates
+from service.adapters.rates import Rates, rates_of
 from service.adapters.replay.memory import MemoryStore, Store
 from service.adapters.replay.redis import RedisStore
 from service.adapters.replay.unkept import Replay
@@ -94,7 +94,7 @@ class Gateway:
         self.clock = clock
         self.traces = traces
         self.streams = Streams()
-        self.rates = Rates(settings.store.url)
+        self.rates: Rates = rates_of(settings.store.url)
         self.store = _store(settings, clock)
         self.tickets = Tickets(lambda: secrets.token_urlsafe(24))
         self.metrics = Metrics((), ())
@@ -113,7 +113,7 @@ class Gateway:
         """Go by these settings from now on."""
         self.settings = settings
         self.keys = Keys((key.name, key.digest, _grant(key)) for key in settings.server.keys)
-        self.prefixes = frozenset(upstream.prefix for upstream in settings.upstream)
+        self.prefixes = routes.ranked(upstream.prefix for upstream in settings.upstream)
         self.store.adopt(_caps(settings), settings.store.retain)
         self._rules = retry.Rules(*astuple(settings.retry))
         self._known_terms: dict[tuple[str, bool, bool], Terms] = {}

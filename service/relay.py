@@ -414,7 +414,8 @@ class Stream:
             self._deadline.restart(self._terms.first_token)
             return
         self._deadline.restart(self._terms.idle)
-        if self._gate.opened or not verdict.succeeded(answer):
+        fine = verdict.succeeded(answer)
+        if self._gate.opened or not fine:
             await self._refuse(answer)
         elif self._order.streams and (failure := verdict.no_stream(answer, self._order)):
             raise failure
@@ -424,9 +425,9 @@ class Stream:
         self.dialect = Plain()
         self.answer = answer
         self._gate.plain = True
-        if verdict.succeeded(answer):
+        if fine:
             self._circuit.succeeded()
-        if self._repeatable and verdict.succeeded(answer) and not self._course.exhausted:
+        if self._repeatable and fine and not self._course.exhausted:
             # at its end, so that a torso is not all that the client gets
             self._gate.open_after(self._terms.open_after)
         else:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 import real
 from clock import PATIENCE
 from service.adapters import rates as module
-from service.adapters.rates import DAY, MINUTE, PAUSE, Memory, Rates, wait
+from service.adapters.rates import DAY, MINUTE, PAUSE, LocalRates, SharedRates, rates_of, wait
 
 CANARY = "hunter2-canary"
 LATER = 0.001
@@ -39,7 +39,7 @@ async def rates(request, tmp_path):
         where = "memory"
         if request.param == "redis":
             where = uri(stack.enter_context(real.redis_server(tmp_path)))
-        rates = Rates(where)
+        rates = rates_of(where)
         yield rates
         await rates.close()
 
@@ -47,7 +47,7 @@ async def rates(request, tmp_path):
 @pytest.fixture
 async def in_memory():
     """Return rates in memory."""
-    rates = Rates()
+    rates = rates_of()
     yield rates
     await rates.close()
 
@@ -222,12 +222,18 @@ def test_memory_counts_as_limits_does(steps):
             patched.setattr("time.time", lambda: now)
             for seconds, caller, limit in steps:
                 now += seconds
-                found.append(await ask(caller, limit, MINUTE))
+                found.append(await ask(caller, limit))
         return found
 
-    own, theirs = Memory(), MemoryStorage()
-    asks = (storage.acquire_sliding_window_entry for storage in (own, theirs))
-    ours, right = (asyncio.run(let_in(ask)) for ask in asks)
+    own, theirs = LocalRates(), MemoryStorage()
+
+    async def by_ours(caller, limit):
+        return await own.request(caller, limit) is None
+
+    async def by_theirs(caller, limit):
+        return await theirs.acquire_sliding_window_entry(caller, limit, MINUTE)
+
+    ours, right = (asyncio.run(let_in(ask)) for ask in (by_ours, by_theirs))
     assert ours == right
 
 
@@ -242,7 +248,7 @@ async def test_a_clock_that_is_set_back_shuts_nobody_out(in_memory, wall):
 async def test_instances_share_a_redis(tmp_path):
     """Two relays spend one budget, and a third one that starts later finds it spent."""
     with real.redis_server(tmp_path) as redis:
-        one, two = Rates(uri(redis)), Rates(uri(redis))
+        one, two = rates_of(uri(redis)), rates_of(uri(redis))
         assert [await rates.request("alice", 2) for rates in (one, two)] == [None, None]
         assert await one.request("alice", 2) is not None
         assert await two.request("alice", 2) is not None
@@ -250,7 +256,7 @@ async def test_instances_share_a_redis(tmp_path):
         await spend(two, "alice", 100, 60)
         await one.close()
         await two.close()
-        three = Rates(uri(redis))
+        three = rates_of(uri(redis))
         assert await three.exhausted("alice", 100) is not None
         assert await three.request("alice", 2) is not None
         await three.close()
@@ -262,7 +268,7 @@ async def test_a_redis_that_goes_lets_everybody_in_and_counts_again_when_it_is_b
     """Killed in between: no request fails, one line says so, one that it is over."""
     with capture_logs() as logs:
         with real.redis_server(tmp_path) as redis:
-            rates = Rates(uri(redis), clock.now)
+            rates = rates_of(uri(redis), clock.now)
             await rates.request("alice", 1)
             await spend(rates, "alice", 1, 1)
             assert await rates.request("alice", 1) is not None
@@ -285,7 +291,7 @@ async def test_a_restarted_redis_is_not_noticed(tmp_path):
     """A connection that went stale is made anew: no request slips through, nothing is logged."""
     with capture_logs() as logs:
         with real.redis_server(tmp_path) as redis:
-            rates = Rates(uri(redis))
+            rates = rates_of(uri(redis))
             await rates.request("alice", 1)
         with real.redis_server(tmp_path, port=redis.port):
             assert await rates.request("alice", 1) is None
@@ -300,7 +306,7 @@ async def test_a_redis_that_hangs_lets_in(tmp_path, monkeypatch):
     with real.redis_server(tmp_path) as redis, ExitStack() as stack, capture_logs() as logs:
         os.kill(redis.pid, signal.SIGSTOP)
         stack.callback(os.kill, redis.pid, signal.SIGCONT)
-        rates = Rates(uri(redis))
+        rates = rates_of(uri(redis))
         answers = await asyncio.gather(*(rates.request("alice", 1) for _ in range(50)))
         await rates.close()
     assert answers == [None] * 50
@@ -310,7 +316,7 @@ async def test_a_redis_that_hangs_lets_in(tmp_path, monkeypatch):
 async def test_a_redis_that_is_away_is_asked_by_one_request_now_and_then(clock):
     """Nobody waits for it meanwhile: PAUSE seconds long nobody asks, then one does."""
     async with closing_port() as (port, taken):
-        rates = Rates(f"redis://127.0.0.1:{port}", clock.now)
+        rates = rates_of(f"redis://127.0.0.1:{port}", clock.now)
         assert await rates.request("alice", 1) is None
         once = len(taken)
         assert once > 0
@@ -326,11 +332,11 @@ async def test_a_redis_that_is_away_is_asked_by_one_request_now_and_then(clock):
 async def test_a_wrong_password_lets_in_and_is_not_told(tmp_path):
     """The log says what is wrong; neither it nor repr tells the password."""
     with real.redis_server(tmp_path, password="right") as redis, capture_logs() as logs:
-        rates = Rates(uri(redis, CANARY))
+        rates = rates_of(uri(redis, CANARY))
         assert await rates.request("alice", 1) is None
         assert CANARY not in repr(rates)
         await rates.close()
-        with_it = Rates(uri(redis, "right"))
+        with_it = rates_of(uri(redis, "right"))
         await with_it.request("alice", 1)
         assert await with_it.request("alice", 1) is not None
         await with_it.close()
@@ -346,7 +352,7 @@ async def test_nothing_runs_on_after_close(rates, limit):
     await spend(rates, "alice", 1, 1)
     await rates.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    if rates._pool is not None:
+    if isinstance(rates, SharedRates):
         assert not any(connection.is_connected for connection in connections(rates._pool))
 
 
@@ -359,7 +365,7 @@ async def test_close_without_a_request():
     """Nothing was opened, so that an absent Redis delays neither start nor end."""
     with closing(real.socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
-        rates = Rates(f"redis://127.0.0.1:{bound.getsockname()[1]}")
+        rates = rates_of(f"redis://127.0.0.1:{bound.getsockname()[1]}")
         await rates.close()
 
 
@@ -381,7 +387,7 @@ async def test_close_without_a_request():
 def test_what_is_no_storage_is_refused(where):
     """Before the start, with what was expected and without what may hold a password."""
     with pytest.raises(ValueError, match=r"expected .*redis://127\.0\.0\.1:6379/0") as caught:
-        Rates(where)
+        rates_of(where)
     assert CANARY not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -390,6 +396,6 @@ def test_what_is_no_storage_is_refused(where):
 def test_without_the_extra_the_start_says_what_to_install(missing, monkeypatch):
     """Redis is an extra: memory needs nothing of it."""
     monkeypatch.setitem(sys.modules, missing, None)
-    Rates("memory")
+    rates_of("memory")
     with pytest.raises(ValueError, match=r"pip install 'teleprinter\[redis\]'"):
-        Rates("redis://127.0.0.1")
+        rates_of("redis://127.0.0.1")

@@ -13,6 +13,7 @@ from service.core.routes import (
     client_headers,
     credentials,
     place,
+    ranked,
     upstream_headers,
 )
 from service.errors import Failure
@@ -23,7 +24,7 @@ def words(text):
     return text.split()
 
 
-PREFIXES = ["", "/tokyo", "/tokyo/east", "/to"]
+PREFIXES = ranked(["", "/tokyo", "/tokyo/east", "/to"])
 NOT_UP = words("""
     Connection Keep-Alive Proxy-Authenticate Proxy-Authorization Proxy-Connection TE Trailer
     Transfer-Encoding Upgrade Host Content-Length Accept-Encoding Expect
@@ -90,12 +91,12 @@ class TestPlace:
     @pytest.mark.parametrize("prefixes", [["/a", "/a/v1"], ["/a/v1", "/a"]])
     def test_the_longest_prefix(self, prefixes):
         """A prefix that another one begins with wins, in whatever order they are set."""
-        assert place("/a/v1/v1/models", prefixes) == Place("/a/v1", "v1", "models")
-        assert place("/a/v1/models", prefixes) == Place("/a", "v1", "models")
+        assert place("/a/v1/v1/models", ranked(prefixes)) == Place("/a/v1", "v1", "models")
+        assert place("/a/v1/models", ranked(prefixes)) == Place("/a", "v1", "models")
 
     def test_without_prefixes(self):
         """The paths without a prefix are always there."""
-        assert place("/chat", []) == Place("", "chat", "")
+        assert place("/chat", ranked([])) == Place("", "chat", "")
 
     @pytest.mark.parametrize(
         "path",

@@ -12,7 +12,7 @@ A budget of 0 is none: everybody is let in, and Redis is not asked.
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from math import floor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from service.adapters.logs import log
 from service.adapters.redis_client import NO_EXTRA, connections_of, place
@@ -34,83 +34,96 @@ _GRAIN: Final = 0.001  # seconds; Redis counts in milliseconds, and an end must 
 T = TypeVar("T")
 
 
-class Memory:
-    """What limits calls a storage, by its rules, and without the tasks and locks of its own one.
+class Rates(Protocol):
+    """What callers have asked for and spent; a bound of 0 is none."""
 
-    Its methods are those of RedisStorage, but for `add`. A key stays, for callers with a budget
-    have a name in the settings.
+    async def request(self, caller: str, per_minute: int) -> float | None:
+        """Count a request; return None if it is let in, else the seconds until one more is."""
+
+    async def exhausted(self, caller: str, per_day: int) -> float | None:
+        """Return None if tokens are left of the day's, else the seconds until the next day's."""
+
+    def spend(self, caller: str, per_day: int, tokens: int) -> Coroutine[Any, Any, object] | None:
+        """Count the tokens that a stream has cost; the first ones begin the day.
+
+        Returns what is to be awaited, None where it is done.
+        """
+
+    async def close(self) -> None:
+        """Close the connections; nothing runs on afterwards."""
+
+
+def rates_of(storage_uri: str = "memory", now: Callable[[], float] = time.monotonic) -> Rates:
+    """Return rates that are counted there; `storage_uri`: `memory` or `redis[s]://…`.
+
+    `now`: seconds on a monotonic clock. Raises ValueError, without the URI, if it is neither of
+    the two or the redis extra is not installed.
+    """
+    return LocalRates() if storage_uri == "memory" else SharedRates(storage_uri, now)
+
+
+class LocalRates:
+    """Rates in this process's memory, by the rules of limits without its tasks and locks.
+
+    A caller stays, for those with a bound have a name in the settings.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._days: dict[str, tuple[float, int]] = {}
         """When it ends, and what it comes to."""
         self._windows: dict[str, tuple[float, int, int]] = {}
         """Number of the window, what it counts, and what the one before has counted."""
 
-    async def get(self, key: str) -> int:
-        """Return a sum; 0 when it has ended."""
-        end, amount = self._sums.get(key, (0.0, 0))
-        return amount if time.time() < end else 0
-
-    async def get_expiry(self, key: str) -> float:
-        """Return when a sum ends, by the wall clock."""
-        return self._sums[key][0]
-
-    def add(self, key: str, expiry: float, amount: int) -> None:
-        """Add to a sum; the first amount begins it, for so many seconds. limits calls it incr."""
+    async def request(self, caller: str, per_minute: int) -> float | None:
+        """See Rates."""
+        if per_minute <= 0:
+            return None
         now = time.time()
-        end, sofar = self._sums.get(key, (0.0, 0))
-        if end <= now:
-            end, sofar = now + expiry, 0
-        self._sums[key] = end, sofar + amount
-
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return what `wait` takes."""
-        _, last, left, this = self._window(key, expiry)
-        return last, left, this, left + expiry
-
-    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int) -> bool:
-        """Count one more, if it fits."""
-        number, last, left, this = self._window(key, expiry)
-        fits = floor(last * left / expiry) + this < limit
-        if fits:
-            self._windows[key] = number, this + 1, last
-        return fits
-
-    def _window(self, key: str, expiry: int) -> tuple[float, int, float, int]:
-        """Return this window's number, the last one's count, seconds left, this one's count."""
-        now = time.time()
-        number = now // expiry
-        seen, this, last = self._windows.get(key, (number, 0, 0))
+        number = now // MINUTE
+        seen, this, last = self._windows.get(caller, (number, 0, 0))
         if seen != number:
             this, last = 0, this if seen == number - 1 else 0
-        return number, last, expiry * (number + 1) - now, this
+        left = MINUTE * (number + 1) - now
+        if floor(last * left / MINUTE) + this < per_minute:
+            self._windows[caller] = number, this + 1, last
+            return None
+        return wait((last, left, this, left + MINUTE), per_minute)
+
+    async def exhausted(self, caller: str, per_day: int) -> float | None:
+        """See Rates."""
+        end, spent = self._days.get(caller, (0.0, 0))
+        if per_day <= 0 or spent < per_day:
+            return None
+        left = end - time.time()
+        return left + _GRAIN if left > 0 else None
+
+    def spend(self, caller: str, per_day: int, tokens: int) -> None:
+        """See Rates; it is done at once."""
+        if per_day <= 0 or tokens <= 0:
+            return
+        now = time.time()
+        end, spent = self._days.get(caller, (0.0, 0))
+        if end <= now:
+            end, spent = now + DAY, 0
+        self._days[caller] = end, spent + tokens
+
+    async def close(self) -> None:
+        """See Rates."""
 
 
-class Rates:
-    """What callers have asked for and spent; `storage_uri`: `memory` or `redis[s]://…`.
+class SharedRates:
+    """Rates in a Redis; nothing is sent to it before the first request."""
 
-    `now`: seconds on a monotonic clock. Raises ValueError, without the URI, if it is neither of
-    the two or the redis extra is not installed. Nothing is sent to Redis before the first request.
-    """
-
-    def __init__(
-        self, storage_uri: str = "memory", now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, storage_uri: str, now: Callable[[], float]) -> None:
         self._now = now
         self._away = False
         self._again = 0.0
-        self._place = ""
-        self._pool: Any = None
-        self._storage: Memory | RedisStorage = Memory()
-        self._away_by: tuple[type[Exception], ...] = ()
-        if storage_uri != "memory":
-            self._place = place(storage_uri)
-            self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
-            self._storage, self._away_by = _in_redis(self._pool)
+        self._place = place(storage_uri)
+        self._pool = connections_of(storage_uri, CONNECTIONS, ANSWER_WITHIN, tries=1)
+        self._storage, self._away_by = _in_redis(self._pool)
 
     async def request(self, caller: str, per_minute: int) -> float | None:
-        """Count a request; return None if it is let in, else the seconds until one more is."""
+        """See Rates."""
         if per_minute <= 0:
             return None
 
@@ -123,7 +136,7 @@ class Rates:
         return await self._ask(ask, None)
 
     async def exhausted(self, caller: str, per_day: int) -> float | None:
-        """Return None if tokens are left of the day's, else the seconds until the next day's."""
+        """See Rates."""
         if per_day <= 0:
             return None
 
@@ -137,22 +150,14 @@ class Rates:
         return await self._ask(ask, None)
 
     def spend(self, caller: str, per_day: int, tokens: int) -> Coroutine[Any, Any, object] | None:
-        """Count the tokens that a stream has cost; the first ones begin the day.
-
-        Returns what is to be awaited, None where it is done: in memory.
-        """
+        """See Rates."""
         if per_day <= 0 or tokens <= 0:
             return None
-        key, storage = f"tokens/{caller}", self._storage
-        if isinstance(storage, Memory):
-            storage.add(key, DAY, tokens)
-            return None
-        return self._ask(lambda: storage.incr(key, DAY, tokens), 0)
+        return self._ask(lambda: self._storage.incr(f"tokens/{caller}", DAY, tokens), 0)
 
     async def close(self) -> None:
-        """Close the connections; nothing runs on afterwards."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        """See Rates."""
+        await self._pool.aclose()
 
     async def _ask(self, question: Callable[[], Awaitable[T]], otherwise: T) -> T:
         """Return the storage's answer; while it is away the other one."""

@@ -1,8 +1,9 @@
 """Path and model of a request to the upstream that answers it; the headers that go either way."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -42,12 +43,17 @@ class Place(NamedTuple):
     rest: str
 
 
-def place(path: str, prefixes: Iterable[str]) -> Place:
+def ranked(prefixes: Iterable[str]) -> Sequence[str]:
+    """Return the prefixes as `place` takes them: the longest first, and the empty one last."""
+    return sorted({*prefixes, ""}, key=len, reverse=True)
+
+
+def place(path: str, prefixes: Sequence[str]) -> Place:
     """Take a raw path without its query apart; raises Failure not_found, bad_request."""
-    if _DOTS.search(path):
+    if ("." in path or "%" in path) and _DOTS.search(path):
         raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
     longest = ""
-    for prefix in sorted({*prefixes, ""}, key=len, reverse=True):
+    for prefix in prefixes:
         if not path.startswith(f"{prefix}/"):
             continue
         longest = longest or prefix
@@ -72,11 +78,13 @@ def _whereabouts(path: str, prefix: str) -> str:
 
 def choose(upstreams: Sequence[T], prefix: str, model: str | None) -> T:
     """Return the first upstream whose prefix and models fit; raises Failure not_found."""
-    fitting = [upstream for upstream in upstreams if upstream.prefix == prefix]
-    for upstream in fitting:
+    for upstream in upstreams:
         globs = upstream.models
-        if model is None or "*" in globs or any(fnmatchcase(model, glob) for glob in globs):
+        if upstream.prefix == prefix and (
+            model is None or "*" in globs or any(fnmatchcase(model, glob) for glob in globs)
+        ):
             return upstream
+    fitting = [upstream for upstream in upstreams if upstream.prefix == prefix]
     if not fitting:
         raise Failure("not_found", f"no upstream has the prefix {prefix or '/'}")
     served = ", ".join(sorted({glob for upstream in fitting for glob in upstream.models}))
@@ -159,26 +167,41 @@ def credentials(api: str, key: str) -> Headers:
 
 def upstream_headers(headers: Iterable[tuple[str, str]], without: Iterable[str] = ()) -> Headers:
     """Return what of a client's headers goes to the upstream: nothing that tells who it is."""
-    return _onward(list(headers), _NOT_UP.union(map(str.lower, without)), _NOT_UP_PREFIXES)
+    return _onward(list(headers), {*map(str.lower, without)}, _stays_here)
 
 
 def client_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     """Return what of an upstream's headers goes to the client."""
-    return _onward(list(headers), _NOT_DOWN, _NOT_DOWN_PREFIXES)
+    return _onward(list(headers), set(), _stays_there)
 
 
-def _onward(headers: Headers, barred: frozenset[str], prefixes: tuple[str, ...]) -> Headers:
+@lru_cache(maxsize=256)  # asked of every header of every request, mostly the same
+def _stays_here(name: str) -> bool:
+    return name in _NOT_UP or name.startswith(_NOT_UP_PREFIXES)
+
+
+@lru_cache(maxsize=256)
+def _stays_there(name: str) -> bool:
+    return name in _NOT_DOWN or name.startswith(_NOT_DOWN_PREFIXES)
+
+
+def _onward(headers: Headers, barred: set[str], stays: Callable[[str], bool]) -> Headers:
     """Return the headers that are for the next hop too, and that hold of a body as decoded."""
     names = [*map(str.lower, map(itemgetter(0), headers))]
     if "connection" in names:
-        barred = barred.union(_named(headers))
-    return [
+        barred = barred | _named(headers)
+    kept = [
         pair
         for low, pair in zip(names, headers, strict=True)
-        if low not in barred
-        and not low.startswith(prefixes)
-        and not (low == "content-encoding" and pair[1].lower() in _DECODED)
+        if not stays(low) and low not in barred
     ]
+    if "content-encoding" in names:
+        kept = [pair for pair in kept if not _is_decoded(*pair)]
+    return kept
+
+
+def _is_decoded(name: str, value: str) -> bool:
+    return name.lower() == "content-encoding" and value.lower() in _DECODED
 
 
 def _named(headers: Iterable[tuple[str, str]]) -> set[str]:
