@@ -15,7 +15,7 @@ from benchmarks.results import Result, Size
 from benchmarks.rig import Upstream
 
 FULL = Size(
-    rounds=5,
+    rounds=9,
     streams=300,
     tokens=500,
     answers=5000,
