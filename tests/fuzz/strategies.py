@@ -51,12 +51,12 @@ _CHOICE = st.fixed_dictionaries(
         "finish_reason": st.sampled_from(["stop", "length", None, ""]) | JSON,
     },
 )
+_COUNTED = {"usage": JSON, "model": JSON}
 CHUNKS = st.fixed_dictionaries(
     {},
     optional={
         "choices": st.lists(_CHOICE, max_size=2) | JSON,
-        "usage": JSON,
-        "model": JSON,
+        **_COUNTED,
         "error": JSON,
         "object": st.sampled_from(["chat.completion.chunk", "error"]) | JSON,
     },
@@ -64,11 +64,15 @@ CHUNKS = st.fixed_dictionaries(
 """Chunks of chat completions, more or less."""
 CUTTABLE = st.builds(
     lambda chunk, choice, delta: chunk | {"choices": [choice | {"delta": delta}]},
-    CHUNKS,
+    st.fixed_dictionaries({}, optional=_COUNTED),
     _CHOICE,
-    st.builds(lambda some, said: some | said, _DELTA, _SAID),
+    st.builds(
+        lambda some, said: some | said,
+        _DELTA,
+        _SAID.filter(lambda said: any(said.values())),
+    ),
 )
-"""Those of one choice with a delta."""
+"""Those of one choice with a delta that says something, and without an error."""
 BLOCKS = st.builds(
     lambda more, key, text: (
         {"usage": more, "delta": {key: text, "more": more}} | {"type": "content_block_delta"}
