@@ -235,4 +235,6 @@ def _shown(path: str, value: object) -> str:
         return ""
     if path.endswith(".url") and not _PLAIN_URL.fullmatch(str(value)):
         return ""
+    if "@" in str(value):  # a URL with a password, in the wrong place
+        return ""
     return f" = {json.dumps(value, ensure_ascii=False)}"

@@ -106,6 +106,11 @@ BROKEN_TOML = {
         "upstream[0].url ",
         "a base URL",
     ),
+    "login elsewhere": (
+        UPSTREAM + f'server_name = "socks5h://me:{CANARY}@h:1080"\n',
+        "upstream[0].server_name ",
+        "a host name such as",
+    ),
     "url query": (UPSTREAM.replace("/v1", f"/v1?k={CANARY}"), "upstream[0].url ", "without ? and"),
     "url fragment": (UPSTREAM.replace("/v1", "/v1#x"), "upstream[0].url ", "without ? and #"),
     "url blank": (UPSTREAM.replace("/v1", "/v 1"), "upstream[0].url ", "http:// or https://"),

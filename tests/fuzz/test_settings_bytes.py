@@ -109,6 +109,7 @@ def outcome(toml=b"", dotenv=b"", environ=None):
 @example(toml=DEEP[4])
 @example(toml=DEEP[5])
 @example(toml=f'[chat]\nkeep = "{CANARY}"'.encode())
+@example(toml=f'[[upstream]]\nserver_name = "redis://:{CANARY}@h/0"'.encode())
 def test_any_file(toml):
     """Any bytes in the file: settings, or lines that name the file; never the secret in it."""
     told = outcome(toml)
