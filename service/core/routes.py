@@ -49,7 +49,10 @@ def ranked(prefixes: Iterable[str]) -> Sequence[str]:
 
 
 def place(path: str, prefixes: Sequence[str]) -> Place:
-    """Take a raw path without its query apart; raises Failure not_found, bad_request."""
+    """Take a raw path without its query apart; raises Failure not_found, bad_request.
+
+    `prefixes` as `ranked` returns them: the first one that fits is taken.
+    """
     if ("." in path or "%" in path) and _DOTS.search(path):
         raise Failure("bad_request", "the path has a dot segment: send the path that you mean")
     longest = ""
